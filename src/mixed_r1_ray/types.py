@@ -1,0 +1,135 @@
+"""Everything that crosses an actor boundary, as frozen dataclasses.
+
+Arrays are NumPy: the object store hands them out without a copy, and a process that needs no torch need not import it.
+Shapes: P prompt tokens (placeholders expanded), T response tokens, G responses a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from ray import ObjectRef
+
+REWARD_TYPES = ("matching", "chart", "iou", "open_ended")
+
+
+@dataclass(frozen=True, slots=True)
+class BoxFrame:
+    """The size of the frame in which a model speaks of box coordinates (InternVL: 1000 x 1000)."""
+
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt of a batch: all that is small about it, and references to what is not."""
+
+    prompt_id: str
+    source: str
+    reward_type: str
+    question: str
+    answer: str
+    choices: tuple[str, ...] | None
+    image_sizes: tuple[tuple[int, int], ...]  # (width, height) in original pixels
+    box_frame: BoxFrame | None
+    text: str  # what the engine is sent: one unexpanded placeholder a picture
+    num_tokens: int  # P, after expansion
+    images: ObjectRef | None = None  # tuple of uint8 (H, W, 3) RGB arrays
+    inputs: ObjectRef | None = None  # PromptInputs
+
+
+@dataclass(frozen=True, slots=True)
+class PromptInputs:
+    """What the trainer's forward needs of a prompt, made once and shared by its whole group."""
+
+    input_ids: np.ndarray  # int64 (P,)
+    pixels: Mapping[str, np.ndarray]  # named as the family's processor names them; empty without pictures
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingConfig:
+    """How one call samples. `greedy` ignores temperature."""
+
+    num_samples: int  # G
+    max_new_tokens: int
+    temperature: float = 1.0
+    greedy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampled response."""
+
+    sample_index: int
+    token_ids: np.ndarray  # int32 (T,), the end-of-sequence token included when it was sampled
+    logprobs: np.ndarray  # float32 (T,), under the distribution that was sampled from
+    weight_versions: np.ndarray  # int32 (T,), the version that made each token
+    text: str  # special tokens of the chat format dropped
+    finished: bool  # False: cut at max_new_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """All responses to one prompt, ordered by sample_index."""
+
+    prompt_id: str
+    prompt_token_ids: np.ndarray  # int32 (P,), as the engine expanded them
+    rollouts: tuple[Rollout, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupInfo:
+    """The small part of a finished group, streamed ahead of the Group itself."""
+
+    prompt_id: str
+    response_lengths: tuple[int, ...]
+    finished: tuple[bool, ...]
+    oldest_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class RewardBreakdown:
+    """The reward of one response. None stands for 'could not be scored', never for 0."""
+
+    reward_type: str
+    total: float | None
+    task: float | None
+    format: float | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainGroup:
+    """One group as the learners get it. Samples whose advantage is None are left out of the loss."""
+
+    prompt_id: str
+    num_prompt_tokens: int
+    response_lengths: tuple[int, ...]
+    advantages: tuple[float | None, ...]
+    inputs: ObjectRef  # PromptInputs
+    group: ObjectRef  # Group
+    reference_logprobs: ObjectRef | None  # tuple of G float32 (T,) arrays; None at beta = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainBatch:
+    """The global optimizer batch. `num_samples` and `num_tokens` count the samples that enter the loss."""
+
+    step: int
+    groups: tuple[TrainGroup, ...]
+    num_samples: int
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class WeightUpdate:
+    """A version of the policy's weights, in buckets small enough to hold two of."""
+
+    version: int
+    names: tuple[str, ...]  # every parameter that the buckets carry, each once
+    buckets: tuple[ObjectRef, ...]  # each a dict name -> array (bfloat16 travels as uint16 beside its dtype name)
