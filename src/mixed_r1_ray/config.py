@@ -1,34 +1,68 @@
-"""The schema of a run. One dataclass a section; the line above a field is its documentation (`help=true` prints it)."""
+"""The schema of a run. One dataclass a section; the line above a field is its documentation (`help=true` prints it).
+
+A field's type carries its bounds or its valid values, so that they too are written once.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Closed interval of a number, open below where `above` is given."""
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+
+    def allow(self, value: float) -> bool:
+        """Whether `value` lies inside; NaN never does."""
+        return (
+            (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+            and value == value
+        )
+
+    def __str__(self) -> str:
+        parts = ((">=", self.least), (">", self.above), ("<=", self.most))
+        return " and ".join(f"{sign} {bound:g}" for sign, bound in parts if bound is not None)
+
+
+Count = Annotated[int, Bounds(least=1)]
+Whole = Annotated[int, Bounds(least=0)]
+Positive = Annotated[float, Bounds(above=0)]
+NonNegative = Annotated[float, Bounds(least=0)]
+Fraction = Annotated[float, Bounds(least=0, most=1)]
+Momentum = Annotated[float, Bounds(least=0, most=0.9999)]
 
 
 @dataclass
 class ModelConfig:
     #: Checkpoint folder or hub name; `tiny:internvl` and `tiny:qwen2_5_vl` are built and warm-started on the spot.
     path: str = "tiny:internvl"
-    #: Number format of weights and activations: float32, bfloat16.
-    dtype: str = "float32"
+    #: Number format of weights and activations.
+    dtype: Literal["float32", "bfloat16"] = "float32"
     #: Longest prompt plus response, in tokens.
-    max_length: int = 512
+    max_length: Count = 512
     #: Least and most pixels of a picture (Qwen2.5-VL); null keeps the checkpoint's own.
-    min_pixels: int | None = None
-    max_pixels: int | None = None
+    min_pixels: Count | None = None
+    max_pixels: Count | None = None
     #: Most tiles of a picture (InternVL); null keeps the checkpoint's own.
-    max_tiles: int | None = None
+    max_tiles: Count | None = None
 
 
 @dataclass
 class TinyConfig:
     #: Supervised steps of a tiny model's warm start.
-    warm_start_steps: int = 600
+    warm_start_steps: Whole = 600
     #: Seed of its initial weights and of its data.
-    seed: int = 0
+    seed: Whole = 0
     #: Training and held-out prompts a reward type that the generator makes.
-    train_per_type: int = 1024
-    eval_per_type: int = 400
+    train_per_type: Count = 1024
+    eval_per_type: Count = 400
     #: Where built models and data are kept, by the hash of what made them.
     cache_dir: str = "runs/.cache"
 
@@ -44,127 +78,128 @@ class DataConfig:
     #: System message, if any.
     system: str | None = None
     #: Run stops when more than this fraction of the rows is unusable.
-    max_bad_fraction: float = 0.05
+    max_bad_fraction: Fraction = 0.05
     #: Processes that decode pictures and prepare model inputs.
-    num_workers: int = 1
+    num_workers: Count = 1
     #: Logical CPUs of each.
-    cpus_per_worker: float = 0.2
+    cpus_per_worker: NonNegative = 0.2
 
 
 @dataclass
 class RolloutConfig:
     #: Number of vLLM engines.
-    num_workers: int = 1
+    num_workers: Count = 1
     #: GPUs (tensor-parallel ranks) and logical CPUs of each engine.
-    gpus_per_worker: int = 0
-    cpus_per_worker: float = 0.5
+    gpus_per_worker: Whole = 0
+    cpus_per_worker: NonNegative = 0.5
     #: Prompts a step.
-    prompts_per_step: int = 32
+    prompts_per_step: Count = 32
     #: G, responses a prompt.
-    group_size: int = 8
+    group_size: Count = 8
     #: Sampling temperature; the trainer divides its logits by the same.
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     #: Longest response, in tokens.
-    max_new_tokens: int = 64
+    max_new_tokens: Count = 64
     #: Memory for the KV cache: GiB on a CPU, fraction of the device on a GPU.
-    kv_cache_gib: float = 0.25
-    gpu_memory_fraction: float = 0.6
+    kv_cache_gib: Positive = 0.25
+    gpu_memory_fraction: Annotated[float, Bounds(above=0, most=1)] = 0.6
     #: Threads of an engine on a CPU.
-    threads: int = 1
+    threads: Count = 1
     #: Most sequences an engine decodes at once.
-    max_concurrent_sequences: int = 256
+    max_concurrent_sequences: Count = 256
     #: Seconds for the engine to start, and for one batch.
-    start_timeout_s: float = 600.0
-    timeout_s: float = 1800.0
+    start_timeout_s: Positive = 600.0
+    timeout_s: Positive = 1800.0
 
 
 @dataclass
 class RewardConfig:
     #: Reward worker processes, and logical CPUs of each.
-    num_workers: int = 1
-    cpus_per_worker: float = 0.1
+    num_workers: Count = 1
+    cpus_per_worker: NonNegative = 0.1
     #: total = task_weight * task + format_weight * format.
-    task_weight: float = 1.0
-    format_weight: float = 0.5
-    #: Chart comparison: relaxed, exact, edit_distance.
-    chart_mode: str = "relaxed"
-    #: IoU shape: continuous, threshold, dynamic; and the threshold.
-    iou_mode: str = "continuous"
-    iou_threshold: float = 0.5
-    #: BMAS combination: mean, f1.
-    bmas_mode: str = "mean"
+    task_weight: NonNegative = 1.0
+    format_weight: NonNegative = 0.5
+    #: Chart comparison: within 5 % on numbers (relaxed), equal, or normalised edit distance.
+    chart_mode: Literal["relaxed", "exact", "edit_distance"] = "relaxed"
+    #: Grounding reward: the IoU itself, 1 above a threshold, or a threshold that rises as training goes on.
+    iou_mode: Literal["continuous", "threshold", "dynamic"] = "continuous"
+    #: Threshold of `iou_mode: threshold`.
+    iou_threshold: Fraction = 0.5
+    #: How BMAS joins its two directions: their arithmetic mean, or their harmonic one (f1).
+    bmas_mode: Literal["mean", "f1"] = "mean"
     #: Seconds for one group.
-    timeout_s: float = 60.0
+    timeout_s: Positive = 60.0
     #: Run stops when more than this fraction of a step's samples could not be scored.
-    max_unscored_fraction: float = 0.1
+    max_unscored_fraction: Fraction = 0.1
 
 
 @dataclass
 class LearnerConfig:
     #: DeepSpeed ZeRO-3 ranks.
-    num_workers: int = 1
-    gpus_per_worker: int = 0
-    cpus_per_worker: float = 0.4
+    num_workers: Count = 1
+    gpus_per_worker: Annotated[int, Bounds(least=0, most=1)] = 0
+    cpus_per_worker: NonNegative = 0.4
     #: Threads of a rank on a CPU.
-    threads: int = 1
+    threads: Count = 1
     #: Peak learning rate of AdamW, reached after warmup_steps, constant from there.
-    learning_rate: float = 1.0e-6
-    warmup_steps: int = 0
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.0
+    learning_rate: NonNegative = 1.0e-6
+    warmup_steps: Whole = 0
+    betas: tuple[Momentum, Momentum] = (0.9, 0.95)
+    weight_decay: NonNegative = 0.0
     #: Gradient norm is clipped here.
-    max_grad_norm: float = 1.0
+    max_grad_norm: Positive = 1.0
     #: Most tokens (prompts once, responses once, padding counted) of a microbatch.
-    microbatch_tokens: int = 8192
-    #: Parts that are not trained: none, vision, vision+projector.
-    freeze: str = "none"
+    microbatch_tokens: Count = 8192
+    #: Parts that are not trained.
+    freeze: Literal["none", "vision", "vision+projector"] = "none"
     #: Recompute activations in the backward pass.
     gradient_checkpointing: bool = False
     #: Seconds to start, and for one update.
-    start_timeout_s: float = 600.0
-    timeout_s: float = 1800.0
+    start_timeout_s: Positive = 600.0
+    timeout_s: Positive = 1800.0
 
 
 @dataclass
 class ReferenceConfig:
     #: Logical CPUs and GPUs of the reference model (started only when algo.beta > 0), and its threads on a CPU.
-    cpus_per_worker: float = 0.3
-    gpus_per_worker: int = 0
-    threads: int = 1
-    timeout_s: float = 600.0
+    cpus_per_worker: NonNegative = 0.3
+    gpus_per_worker: Annotated[int, Bounds(least=0, most=1)] = 0
+    threads: Count = 1
+    timeout_s: Positive = 600.0
 
 
 @dataclass
 class AlgoConfig:
-    #: Policy loss: grpo.
-    loss: str = "grpo"
+    #: Policy loss.
+    loss: Literal["grpo"] = "grpo"
     #: Ratio clipping: 1 - clip_ratio_low to 1 + clip_ratio_high.
-    clip_ratio_low: float = 0.2
-    clip_ratio_high: float = 0.2
+    clip_ratio_low: Annotated[float, Bounds(above=0, most=1)] = 0.2
+    clip_ratio_high: Positive = 0.2
     #: Weight of KL(policy || reference) in the loss; 0 starts no reference.
-    beta: float = 0.04
-    #: What advantages are divided by: group, batch, none.
-    scale_rewards: str = "group"
+    beta: NonNegative = 0.04
+    #: Whose standard deviation advantages are divided by.
+    scale_rewards: Literal["group", "batch", "none"] = "group"
     #: Least standard deviation to divide by.
-    std_floor: float = 0.0
+    std_floor: NonNegative = 0.0
 
 
 @dataclass
 class GuardConfig:
     #: Most |engine - trainer| log-probability before the run stops; null: 1e-4 in float32, 1.0 in bfloat16.
-    max_logprob_mismatch: float | None = None
+    max_logprob_mismatch: Positive | None = None
     #: Most KL(policy || reference) before the first update; null: 1e-6 in float32, 1e-2 in bfloat16.
-    max_initial_kl: float | None = None
+    max_initial_kl: Positive | None = None
     #: Prompts that the start-up proof samples.
-    num_probe_prompts: int = 4
+    num_probe_prompts: Count = 4
 
 
 @dataclass
 class EvalConfig:
     #: Evaluate every so many steps, besides before the first and after the last; 0: only these two.
-    every: int = 0
+    every: Whole = 0
     #: Most held-out prompts a reward type; null: all.
-    prompts_per_type: int | None = None
+    prompts_per_type: Count | None = None
 
 
 @dataclass
@@ -173,22 +208,23 @@ class RunConfig:
     name: str = "quickstart"
     dir: str = "runs"
     #: Optimizer steps.
-    max_steps: int = 160
+    max_steps: Whole = 160
     #: auto continues from the newest valid checkpoint, never demands a fresh folder, overwrite clears it.
-    resume: str = "never"
+    resume: Literal["auto", "never", "overwrite"] = "never"
     #: Seed of everything that is drawn.
-    seed: int = 0
+    seed: Whole = 0
     #: Steps between checkpoints (one is always written at the end), and how many are kept; null keeps all.
-    checkpoint_every: int = 50
-    keep_checkpoints: int | None = 2
+    checkpoint_every: Count = 50
+    keep_checkpoints: Count | None = 2
     #: Steps between written rollouts (rollouts/step_*.parquet).
-    save_rollouts_every: int = 10
+    save_rollouts_every: Count = 10
 
 
 @dataclass
 class TrackingConfig:
-    #: Weights & Biases: disabled, offline, online; and its project.
-    wandb: str = "disabled"
+    #: Weights & Biases.
+    wandb: Literal["disabled", "offline", "online"] = "disabled"
+    #: Project that runs are filed under there.
     project: str = "mixed-r1-ray"
 
 
@@ -197,9 +233,11 @@ class ClusterConfig:
     #: Ray cluster to join (`auto` finds a running one); null starts one here on 127.0.0.1 unless RAY_ADDRESS is set.
     address: str | None = None
     #: Logical CPUs of a cluster started here; null: the machine's.
-    num_cpus: int | None = None
+    num_cpus: Count | None = None
+    #: Engines, learners and the reference take turns on the same GPUs instead of each having their own.
+    share_gpus: bool = False
     #: GiB of its object store.
-    object_store_gib: float = 0.5
+    object_store_gib: Annotated[float, Bounds(least=0.08)] = 0.5
 
 
 @dataclass

@@ -1,0 +1,120 @@
+"""Values that are each valid and cannot stand together; every message shows its arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import PurePath
+
+from .config import Config
+
+TINY_FAMILIES = ("internvl", "qwen2_5_vl")
+
+
+def contradictions(config: Config) -> list[str]:
+    """Every contradiction in `config`, a sentence each; empty when there is none."""
+    return [message for check in CHECKS if (message := check(config))]
+
+
+def _prompt_has_room(config: Config) -> str | None:
+    length, new = config.model.max_length, config.rollout.max_new_tokens
+    if length - new < 1:
+        return (
+            f"model.max_length {length} - rollout.max_new_tokens {new} leaves {length - new} tokens for the prompt; "
+            "raise the first or lower the second"
+        )
+    return None
+
+
+def _sample_fits_microbatch(config: Config) -> str | None:
+    room, length = config.learner.microbatch_tokens, config.model.max_length
+    if room < length:
+        return (
+            f"learner.microbatch_tokens {room} < model.max_length {length}: a microbatch could not hold one sample; "
+            f"raise it to {length} or more"
+        )
+    return None
+
+
+def _every_rank_has_a_group(config: Config) -> str | None:
+    ranks, prompts = config.learner.num_workers, config.rollout.prompts_per_step
+    if ranks > prompts:
+        return (
+            f"learner.num_workers {ranks} > rollout.prompts_per_step {prompts}: "
+            f"{ranks - prompts} ranks would have no group to learn from"
+        )
+    return None
+
+
+def _group_can_differ(config: Config) -> str | None:
+    if config.rollout.group_size < 2:
+        return (
+            "rollout.group_size 1: an advantage is a reward minus its group's mean, so it would always be 0; "
+            "give 2 or more"
+        )
+    return None
+
+
+def _reward_is_not_zero(config: Config) -> str | None:
+    if config.reward.task_weight + config.reward.format_weight == 0:
+        return "reward.task_weight 0 + reward.format_weight 0 = 0: every total would be 0; raise one of them"
+    return None
+
+
+def _pixels_in_order(config: Config) -> str | None:
+    least, most = config.model.min_pixels, config.model.max_pixels
+    if least is not None and most is not None and least > most:
+        return f"model.min_pixels {least} > model.max_pixels {most}; swap them or drop one"
+    return None
+
+
+def _template_asks_the_question(config: Config) -> str | None:
+    if "{question}" not in config.data.template:
+        return f"data.template {config.data.template!r} does not contain {{question}}, so no prompt would ask anything"
+    return None
+
+
+def _evaluation_has_data(config: Config) -> str | None:
+    if config.eval.every > 0 and config.data.eval is None:
+        return f"eval.every {config.eval.every} asks for evaluations but data.eval is null; give data or set it to 0"
+    return None
+
+
+def _tiny_family_exists(config: Config) -> str | None:
+    prefix, colon, family = config.model.path.partition(":")
+    if prefix == "tiny" and colon and family not in TINY_FAMILIES:
+        near = get_close_matches(family, TINY_FAMILIES, n=1, cutoff=0.3) or TINY_FAMILIES
+        return f"model.path {config.model.path}: no such tiny family; did you mean tiny:{' or tiny:'.join(near)}?"
+    return None
+
+
+def _run_name_is_a_folder_name(config: Config) -> str | None:
+    name = config.run.name
+    if name in ("", ".", "..") or PurePath(name).name != name:
+        return f"run.name {name!r} must be one folder name; run.dir says where that folder is made"
+    return None
+
+
+def _shared_gpus_are_single(config: Config) -> str | None:
+    gpus = config.rollout.gpus_per_worker
+    if config.cluster.share_gpus and gpus > 1:
+        return (
+            f"cluster.share_gpus with rollout.gpus_per_worker {gpus}: an engine over several GPUs cannot share them; "
+            "set rollout.gpus_per_worker=1 or cluster.share_gpus=false"
+        )
+    return None
+
+
+CHECKS: tuple[Callable[[Config], str | None], ...] = (
+    _prompt_has_room,
+    _sample_fits_microbatch,
+    _every_rank_has_a_group,
+    _group_can_differ,
+    _reward_is_not_zero,
+    _pixels_in_order,
+    _template_asks_the_question,
+    _evaluation_has_data,
+    _tiny_family_exists,
+    _run_name_is_a_folder_name,
+    _shared_gpus_are_single,
+)

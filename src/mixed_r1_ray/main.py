@@ -1,0 +1,88 @@
+"""The entry point: `python -m mixed_r1_ray.main conf=NAME [key=value …]`. Light until a run really starts."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import traceback
+from pathlib import Path
+
+from .errors import ConfigError, UserError
+
+EXIT_FAILED = 1
+EXIT_BAD_CONFIG = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs what the command line asks for and returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        _dispatch(argv)
+    except ConfigError as error:
+        return _fail(f"{error}", EXIT_BAD_CONFIG)
+    except UserError as error:
+        # An actor's error arrives wrapped in Ray's, whose text is the remote traceback; its cause is the message.
+        return _fail(f"{getattr(error, 'cause', None) or error}", EXIT_FAILED)
+    except KeyboardInterrupt:
+        words = [word for word in argv if not word.startswith("run.resume=")] + ["run.resume=auto"]
+        resume = f"python -m mixed_r1_ray.main {shlex.join(words)}"
+        return _fail(f"interrupted; continue from the newest checkpoint with: {resume}", EXIT_INTERRUPTED)
+    except Exception:
+        traceback.print_exc()
+        return EXIT_FAILED
+    return 0
+
+
+def _dispatch(argv: list[str]) -> None:
+    from .config_load import load_config, parse_command_line
+
+    command = parse_command_line(argv)
+    if command.help:
+        from .config_fields import help_text
+
+        print(help_text())
+        return
+    config = load_config(argv)
+    if command.dry_run:
+        _show(config)
+        return
+
+    from .driver import run
+
+    run(config)
+
+
+def _show(config) -> None:
+    """Prints the resolved configuration and the placement plan, and whether this machine could hold it."""
+    from rich.console import Console
+
+    from .cluster_plan import make_plan
+    from .config_load import config_to_yaml
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(config_to_yaml(config), markup=False)
+    plan = make_plan(config)
+    console.print(plan.table())
+    address = config.cluster.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        console.print(f"The cluster at {address} was not asked; a real run compares these sums with it.", markup=False)
+        return
+    cpus = config.cluster.num_cpus or os.cpu_count() or 1
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    try:
+        plan.check({"CPU": cpus, "GPU": gpus})
+    except UserError as error:
+        console.print(f"This machine alone cannot hold it: {error}", markup=False)
+    else:
+        console.print(f"This machine alone can hold it ({cpus} CPUs, {gpus} GPUs).", markup=False)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
