@@ -1,0 +1,224 @@
+"""The quickstart mixture: small pictures that are drawn on the spot, and real scans of handwritten digits.
+
+Three kinds of picture, each 112 x 112: coloured shapes, bar charts, and the 8 x 8 scans that ship with scikit-learn
+(UCI "Optical Recognition of Handwritten Digits"). Every picture carries a few questions; nine sources in all:
+
+    matching    shapes_yes_no, shapes_colour, digits_yes_no, digits_choice
+    chart       charts_value, charts_tallest
+    iou         shapes_box
+    open_ended  shapes_caption, charts_caption
+
+Shapes lie on a grid of 7 pixels and bars have values in steps of 5, so that a tiny model needs few number tokens.
+`meta` holds the picture's name and a short `think`: with the answer it makes a whole gold response for a warm start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from mixed_r1_ray.data import schema
+from mixed_r1_ray.data.schema import Record, write_records
+
+SIDE = 112  # pixels
+CELL = 7  # pixels: shapes have their corners on this grid
+COLOURS = {
+    "red": (214, 39, 40),
+    "green": (44, 160, 44),
+    "blue": (31, 119, 180),
+    "orange": (255, 150, 20),
+    "purple": (148, 60, 190),
+    "black": (30, 30, 30),
+}
+SHAPES = ("circle", "square", "triangle", "diamond")
+QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
+NUM_HELD_OUT_SCANS = 400
+
+Question = tuple[str, str, str, str, str, tuple[str, ...] | None]  # source, type, question, think, answer, choices
+
+
+def build_quickstart_data(
+    out_dir: str | Path, seed: int = 0, train_per_type: int = 4096, eval_per_type: int = 400
+) -> tuple[Path, Path]:
+    """Paths of train.parquet and eval.parquet, made unless a folder made by the same code and arguments is there.
+
+    The splits share no picture: each draws from its own random stream and its own scans, and a held-out picture
+    whose bytes also occur in training is drawn again.
+    """
+    made_of = [Path(file).read_bytes() for file in (__file__, schema.__file__)]
+    key = hashlib.sha256(b"\0".join(made_of) + repr((seed, train_per_type, eval_per_type)).encode()).hexdigest()[:16]
+    train, held_out = (Path(out_dir) / f"quickstart-{key}" / f"{split}.parquet" for split in ("train", "eval"))
+    if not (train.is_file() and held_out.is_file()):
+        seen: set[bytes] = set()
+        for path, per_type in ((train, train_per_type), (held_out, eval_per_type)):
+            write_records(path, generate_split(path.stem, seed, per_type, seen))
+    return train, held_out
+
+
+def generate_split(split: str, seed: int, per_type: int, seen: set[bytes]) -> Iterator[Record]:
+    """`per_type` records of each reward type, on per_type / 2 pictures of each kind (rounded up to even).
+
+    split: `train` or `eval`. seen: hashes of pictures that may not be drawn; those drawn here are added.
+    """
+    kinds: dict[str, Callable] = {"shapes": _shapes_picture, "charts": _charts_picture, "digits": _digits_picture}
+    for number, (kind, draw) in enumerate(kinds.items()):
+        rng = np.random.default_rng([seed, number, split == "eval"])
+        for index in range((per_type + 1) // 2):
+            image, questions = _draw_new(draw, rng, split, index, seen)
+            for place, (source, reward_type, question, think, answer, choices) in enumerate(questions):
+                yield Record(
+                    id=f"{split}-{kind}-{index:05d}-{place}",
+                    source=source,
+                    reward_type=reward_type,
+                    images=(image,),
+                    image_sizes=((SIDE, SIDE),),
+                    question=question,
+                    choices=choices,
+                    answer=answer,
+                    meta=json.dumps({"picture": f"{split}-{kind}-{index:05d}", "think": think}),
+                )
+
+
+def _draw_new(draw: Callable, rng: np.random.Generator, split: str, index: int, seen: set[bytes]):
+    while True:
+        picture, questions = draw(rng, split, index)
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        digest = hashlib.sha256(picture.tobytes()).digest()
+        if digest not in seen:
+            seen.add(digest)
+            return buffer.getvalue(), questions
+
+
+def _shapes_picture(rng: np.random.Generator, split: str, index: int) -> tuple[Image.Image, list[Question]]:
+    """Two or three shapes, no two alike in colour or kind, each within its own quadrant."""
+    count = int(rng.integers(2, 4))
+    colours = [str(colour) for colour in rng.permutation(list(COLOURS))]
+    kinds = [str(kind) for kind in rng.permutation(SHAPES)]
+    quadrants = sorted(rng.permutation(4)[:count].tolist())
+    picture = Image.new("RGB", (SIDE, SIDE), "white")
+    boxes = []
+    for colour, kind, quadrant in zip(colours, kinds, quadrants):
+        size = int(rng.integers(4, 8))
+        column, row = (int(value) for value in rng.integers(0, 9 - size, 2))
+        left, top = (column + 8 * (quadrant % 2)) * CELL, (row + 8 * (quadrant // 2)) * CELL
+        boxes.append([left, top, left + size * CELL, top + size * CELL])
+        _draw_shape(ImageDraw.Draw(picture), kind, COLOURS[colour], boxes[-1])
+
+    names = [f"{colour} {kind}" for colour, kind in zip(colours[:count], kinds)]
+    places = [QUADRANTS[quadrant] for quadrant in quadrants]
+    described = [f"{_with_article(name)} at the {place}" for name, place in zip(names, places)]
+    caption = " and ".join(described)
+    questions: list[Question] = [
+        ("shapes_box", "iou", f"Where is the {names[i]}? Answer with its box.", f"It is at the {places[i]}.",
+         json.dumps(boxes[i]), None)
+        for i in rng.permutation(count)[:2]
+    ]  # fmt: skip
+    questions.append(
+        ("shapes_caption", "open_ended", "Describe the picture in one sentence.", f"I see {count} shapes.",
+         f"{caption[0].upper()}{caption[1:]}.", None)
+    )  # fmt: skip
+    ask = _shapes_yes_no if index % 2 else _shapes_colour
+    return picture, [*questions, ask(rng, colours, kinds, count)]
+
+
+def _shapes_yes_no(rng: np.random.Generator, colours: list[str], kinds: list[str], count: int) -> Question:
+    """Half the answers are no; of those most name a colour and a kind that both occur, but not together."""
+    i, j = rng.permutation(count)[:2]
+    colour, kind, answer = colours[i], kinds[i], "yes"
+    if rng.random() < 0.5:
+        colour, answer = (colours[j] if rng.random() < 0.7 else colours[-1]), "no"
+    question = f"Is there {_with_article(f'{colour} {kind}')} in the picture?"
+    return "shapes_yes_no", "matching", question, f"The {kind} is {colours[i]}.", answer, None
+
+
+def _shapes_colour(rng: np.random.Generator, colours: list[str], kinds: list[str], count: int) -> Question:
+    i = int(rng.integers(count))
+    options = [str(option) for option in rng.permutation([colours[i], *[c for c in colours if c != colours[i]][:3]])]
+    question = f"What colour is the {kinds[i]}? {_lettered(options)}"
+    return "shapes_colour", "matching", question, f"The {kinds[i]} is {colours[i]}.", colours[i], tuple(options)
+
+
+def _charts_picture(rng: np.random.Generator, split: str, index: int) -> tuple[Image.Image, list[Question]]:
+    """Three coloured bars over a labelled axis from 0 to 100."""
+    colours = [str(colour) for colour in rng.permutation(list(COLOURS))[:3]]
+    values = [5 * int(value) for value in rng.permutation(np.arange(1, 21))[:3]]
+    picture = Image.new("RGB", (SIDE, SIDE), "white")
+    draw = ImageDraw.Draw(picture)
+    base, height, left, step = 105, 98, 21, 30
+    for tick in (0, 50, 100):
+        level = base - height * tick // 100
+        draw.line((left, level, SIDE, level), fill=(200, 200, 200))
+        draw.text((left - 3, level), str(tick), fill=(90, 90, 90), anchor="rm", font_size=9)
+    for position, (colour, value) in enumerate(zip(colours, values)):
+        start = left + 4 + position * step
+        draw.rectangle((start, base - height * value // 100, start + 20, base), fill=COLOURS[colour])
+
+    listed = ", ".join(f"{colour} {value}" for colour, value in zip(colours, values))
+    asked = int(rng.integers(3))
+    return picture, [
+        ("charts_value", "chart", f"What is the value of the {colours[asked]} bar?",
+         f"The {colours[asked]} bar ends at {values[asked]}.", str(values[asked]), None),
+        ("charts_tallest", "chart", "Which bar is the tallest? Answer with its colour.", f"The bars are {listed}.",
+         colours[int(np.argmax(values))], None),
+        ("charts_caption", "open_ended", "Describe the chart in one sentence.", "I see 3 bars.",
+         f"A bar chart with {listed}.", None),
+    ]  # fmt: skip
+
+
+def _digits_picture(rng: np.random.Generator, split: str, index: int) -> tuple[Image.Image, list[Question]]:
+    """One scan, dark on light, enlarged to 70-98 pixels somewhere in the picture."""
+    scans, labels = _scans()
+    last = len(scans) - NUM_HELD_OUT_SCANS
+    scan = last + index % NUM_HELD_OUT_SCANS if split == "eval" else int(rng.integers(last))
+    size = CELL * int(rng.integers(10, 15))
+    left, top = (int(value) for value in rng.integers(0, SIDE - size + 1, 2))
+    ink = Image.fromarray((255 - scans[scan] * 255 / 16).astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
+    picture = Image.new("RGB", (SIDE, SIDE), "white")
+    picture.paste(ink, (left, top))
+
+    digit, think = str(labels[scan]), f"It looks like a {labels[scan]}."
+    others = [str(other) for other in rng.permutation(10) if str(other) != digit]
+    if index % 2:
+        asked, answer = (digit, "yes") if rng.random() < 0.5 else (others[0], "no")
+        return picture, [("digits_yes_no", "matching", f"Is this digit a {asked}?", think, answer, None)]
+    options = [str(option) for option in rng.permutation([digit, *others[:3]])]
+    question = f"Which digit is this? {_lettered(options)}"
+    return picture, [("digits_choice", "matching", question, think, digit, tuple(options))]
+
+
+@lru_cache(maxsize=1)
+def _scans() -> tuple[np.ndarray, np.ndarray]:
+    """1,797 scans (8, 8) of ink from 0 to 16, and what each shows."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return data.images, data.target
+
+
+def _draw_shape(draw: ImageDraw.ImageDraw, kind: str, colour: tuple[int, int, int], box: list[int]) -> None:
+    left, top, right, bottom = box[0], box[1], box[2] - 1, box[3] - 1  # PIL counts the last pixel in, a box does not
+    middle, centre = (left + right) / 2, (top + bottom) / 2
+    if kind == "circle":
+        draw.ellipse((left, top, right, bottom), fill=colour)
+    elif kind == "square":
+        draw.rectangle((left, top, right, bottom), fill=colour)
+    elif kind == "triangle":
+        draw.polygon([(middle, top), (right, bottom), (left, bottom)], fill=colour)
+    else:
+        draw.polygon([(middle, top), (right, centre), (middle, bottom), (left, centre)], fill=colour)
+
+
+def _with_article(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _lettered(options: list[str]) -> str:
+    return " ".join(f"({letter}) {option}" for letter, option in zip("ABCDEFGH", options))
