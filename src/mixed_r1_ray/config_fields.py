@@ -73,10 +73,9 @@ def help_text() -> str:
 
 def nearest_keys(unknown: str) -> list[str]:
     """Up to three valid keys that resemble `unknown`, none when nothing does; a bare name finds its sections."""
-    bare = "." not in unknown
-    scores = {key: _likeness(unknown, key.partition(".")[2] if bare else key) for key in schema()}
+    scores = {key: _likeness(unknown, key) for key in schema()}
     best = max(scores.values())
-    near = [key for key in scores if scores[key] >= max(0.65, best - 0.02)]
+    near = [key for key in scores if scores[key] >= max(0.75, best - 0.02)]
     return sorted(near, key=lambda key: -scores[key])[:3]
 
 
@@ -95,8 +94,14 @@ def describe_type(annotation: Any) -> str:
     return annotation.__name__
 
 
-def _likeness(a: str, b: str) -> float:
-    return SequenceMatcher(None, a, b, autojunk=False).ratio()
+def _likeness(unknown: str, key: str) -> float:
+    """0 to 1: section and name count the same, but the right name in the wrong section, or in none, is near."""
+    section, _, name = unknown.rpartition(".")
+    key_section, _, key_name = key.partition(".")
+    same_section, same_name = (
+        SequenceMatcher(None, *pair, autojunk=False).ratio() for pair in ((section, key_section), (name, key_name))
+    )
+    return max((same_section + same_name) / 2, 0.9 * same_name if same_name == 1 or not section else 0)
 
 
 def _bounded(annotation: Any, value: Any) -> Iterator[tuple[Bounds | None, Any]]:

