@@ -83,6 +83,8 @@ class DataConfig:
     num_workers: Count = 1
     #: Logical CPUs of each.
     cpus_per_worker: NonNegative = 0.2
+    #: Seconds to prepare one batch.
+    timeout_s: Positive = 600.0
 
 
 @dataclass
@@ -117,7 +119,7 @@ class RewardConfig:
     #: Reward worker processes, and logical CPUs of each.
     num_workers: Count = 1
     cpus_per_worker: NonNegative = 0.1
-    #: total = task_weight * task + format_weight * format.
+    #: Weights of the two parts of a reward: total = task_weight * task + format_weight * format.
     task_weight: NonNegative = 1.0
     format_weight: NonNegative = 0.5
     #: Chart comparison: within 5 % on numbers (relaxed), equal, or normalised edit distance.
@@ -236,6 +238,8 @@ class ClusterConfig:
     num_cpus: Count | None = None
     #: Engines, learners and the reference take turns on the same GPUs instead of each having their own.
     share_gpus: bool = False
+    #: Show what actors print in this terminal; it is in Ray's session folder in any case.
+    actor_logs: bool = False
     #: GiB of its object store.
     object_store_gib: Annotated[float, Bounds(least=0.08)] = 0.5
 

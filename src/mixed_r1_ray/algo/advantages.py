@@ -1,0 +1,48 @@
+"""Advantages of grouped rewards. Rewards are plain floats; None marks a sample that could not be scored.
+
+Sources: GRPO (Shao et al. 2024, arXiv 2402.03300) for the group-normalised form; Dr. GRPO (Liu et al. 2025, arXiv
+2503.20783) for leaving out the division; the sample standard deviation and the 1e-6 beside it as in TRL and verl.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+EPSILON = 1e-6
+SCALES = ("group", "batch", "none")
+
+Rewards = Sequence[float | None]
+
+
+def group_advantages(
+    groups: Sequence[Rewards], scale_rewards: str = "group", std_floor: float = 0.0
+) -> list[tuple[float | None, ...]]:
+    """(reward - group mean) / std, for each group of a batch.
+
+    scale_rewards: the std is the `group`'s, the whole `batch`'s, or is left out (`none`).
+    std_floor: least std to divide by, so that a group whose rewards differ by a hair is not blown up (choice).
+    Unscored samples stay None and enter no mean; a group with one scored sample has nothing to compare: 0.
+    """
+    if scale_rewards not in SCALES:
+        raise ValueError(f"scale_rewards={scale_rewards!r}: expected one of {', '.join(SCALES)}")
+    batch_std = _std([reward for group in groups for reward in group if reward is not None])
+    advantages = []
+    for group in groups:
+        scored = [reward for reward in group if reward is not None]
+        mean = math.fsum(scored) / len(scored) if scored else 0.0
+        std = {"group": _std(scored), "batch": batch_std, "none": 1.0 - EPSILON}[scale_rewards]
+        divisor = max(std, std_floor if scale_rewards != "none" else 0.0) + EPSILON
+        advantages.append(tuple(None if reward is None else (reward - mean) / divisor for reward in group))
+    return advantages
+
+
+def has_zero_variance(group: Rewards) -> bool:
+    """True where every scored sample has the same reward: the group teaches nothing."""
+    scored = [reward for reward in group if reward is not None]
+    return not scored or max(scored) - min(scored) < 1e-12
+
+
+def _std(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0

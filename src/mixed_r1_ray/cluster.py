@@ -1,0 +1,101 @@
+"""Joins or starts the Ray cluster, checks that it can hold the run, and starts the run's actors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from mixed_r1_ray.cluster_plan import Plan, Role, make_plan
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.remote import fetch
+
+# Inherited by every process of a cluster that is started here: nothing of it is reachable from outside.
+LOCAL_ENVIRONMENT = {
+    "GLOO_SOCKET_IFNAME": "lo",
+    "VLLM_HOST_IP": "127.0.0.1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@contextmanager
+def connected(config: Config) -> Iterator[Plan]:
+    """A connection to Ray for the length of the block. Raises UserError where the cluster is too small.
+
+    A cluster that was started here ends with the block, and with it every actor.
+    """
+    address = config.cluster.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address=address, log_to_driver=config.cluster.actor_logs)
+    else:
+        _start_here(config)
+    try:
+        plan = make_plan(config)
+        plan.check(ray.cluster_resources())
+        yield plan
+    finally:
+        ray.shutdown()
+
+
+def _start_here(config: Config) -> None:
+    for name, value in LOCAL_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    ray.init(
+        address="local",
+        num_cpus=config.cluster.num_cpus,
+        object_store_memory=int(config.cluster.object_store_gib * 2**30),
+        include_dashboard=False,
+        log_to_driver=config.cluster.actor_logs,
+        _node_ip_address="127.0.0.1",
+    )
+
+
+@dataclass(frozen=True)
+class Actors:
+    """Handles of a run's actors. `learners` and `reference` answer only after `start`."""
+
+    data: list
+    rollout: list
+    reward: list
+    learner: list
+    reference: list
+
+
+def create_actors(config: Config, plan: Plan, splits: dict[str, str]) -> Actors:
+    """Asks Ray for every actor of the plan at once; they start side by side."""
+    from mixed_r1_ray.data.worker import DataWorker
+    from mixed_r1_ray.policy.learner import LearnerWorker
+    from mixed_r1_ray.policy.reference import ReferenceWorker
+    from mixed_r1_ray.rewards.worker import RewardWorker
+    from mixed_r1_ray.rollout.worker import RolloutWorker
+
+    def pool(actor_class, name: str, *arguments) -> list:
+        role: Role | None = plan.role(name)
+        if role is None:
+            return []
+        options = {"num_cpus": role.cpus, "num_gpus": role.gpus}
+        return [actor_class.options(**options).remote(*arguments) for _ in range(role.count)]
+
+    return Actors(
+        data=pool(DataWorker, "data", config, splits),
+        rollout=pool(RolloutWorker, "rollout", config),
+        reward=pool(RewardWorker, "reward", config),
+        learner=pool(LearnerWorker, "learner", config),
+        reference=pool(ReferenceWorker, "reference", config),
+    )
+
+
+def await_ready(actors: Actors, config: Config, progress: Callable[[str], None]) -> None:
+    """Returns when every engine, reference and reward worker answers. Raises, naming the first that does not."""
+    waits = [
+        ("reward", actors.reward, config.rollout.start_timeout_s),
+        ("reference", actors.reference, config.learner.start_timeout_s),
+        ("rollout", actors.rollout, config.rollout.start_timeout_s),
+    ]
+    for name, workers, deadline_s in waits:
+        for number, worker in enumerate(workers):
+            progress(f"starting {name}[{number}]")
+            fetch(worker.ready.remote(), what=f"{name}[{number}] starting", deadline_s=deadline_s)

@@ -1,0 +1,45 @@
+"""Decodes the pictures of records. A picture that cannot be used is a reason in words, never a crash."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+
+MAX_PIXELS = 64 * 1024 * 1024  # 192 MiB decoded; larger is refused before it is unpacked
+
+
+class ImageError(ValueError):
+    """A picture that cannot be used, and why."""
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """The picture in `data` (any format Pillow reads) as RGB, uint8 (H, W, 3), oriented as its EXIF says.
+
+    Transparency is laid on white; the first frame of an animation is taken. Raises ImageError.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise ImageError(f"{picture.width}x{picture.height} pixels; at most {MAX_PIXELS} are decoded")
+                return np.array(_to_rgb(ImageOps.exif_transpose(picture)))
+    except ImageError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ImageError(f"cannot be decoded ({error})") from error
+
+
+def _to_rgb(picture):
+    from PIL import Image
+
+    if picture.mode.startswith("I;16"):  # convert() would clip 16-bit values at 255
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        layer = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return picture.convert("RGB")

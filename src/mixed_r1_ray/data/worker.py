@@ -1,0 +1,105 @@
+"""The data actor: decodes pictures and prepares model inputs once, for engine, reference and learner alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import ray
+
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.data.images import ImageError, decode_image
+from mixed_r1_ray.data.reader import BadRow, RecordTable, RowInfo
+from mixed_r1_ray.data.schema import Record
+from mixed_r1_ray.types import Prompt, PromptInputs
+from mixed_r1_ray.vlm.base import VLMAdapter, load_adapter
+
+
+@dataclass(frozen=True, slots=True)
+class SplitInfo:
+    """The usable and the bad rows of one split."""
+
+    rows: tuple[RowInfo, ...]
+    bad_rows: tuple[BadRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPrompt:
+    """A prompt without its references, and what they will refer to."""
+
+    prompt: Prompt
+    images: tuple[np.ndarray, ...]
+    inputs: PromptInputs
+
+
+@ray.remote
+class DataWorker:
+    """Holds the record tables of a run's splits."""
+
+    def __init__(self, config: Config, splits: dict[str, str]):
+        import torch
+
+        torch.set_num_threads(1)
+        self.config = config
+        self.adapter: VLMAdapter = load_adapter(config.model)
+        self.tables = {name: RecordTable(path, config.data.max_bad_fraction) for name, path in splits.items()}
+
+    def describe(self, split: str) -> SplitInfo:
+        table = self.tables[split]
+        return SplitInfo(tuple(table.rows), tuple(table.bad_rows))
+
+    def prepare(self, split: str, indices: Sequence[int]) -> tuple:
+        """Returns 1 + 2 n objects for n rows: a list of Prompt or BadRow, then each row's images, then its inputs."""
+        table = self.tables[split]
+        heads, images, inputs = [], [], []
+        for index in indices:
+            prepared = self._prepare_row(table, index)
+            usable = isinstance(prepared, PreparedPrompt)
+            heads.append(prepared.prompt if usable else prepared)
+            images.append(prepared.images if usable else None)
+            inputs.append(prepared.inputs if usable else None)
+        return heads, *images, *inputs
+
+    def _prepare_row(self, table: RecordTable, index: int) -> PreparedPrompt | BadRow:
+        record = table.record(index)
+        try:
+            images = tuple(decode_image(image) for image in record.images)
+        except ImageError as error:
+            return BadRow(*table.where(index), "images", str(error))
+        sizes = tuple((image.shape[1], image.shape[0]) for image in images)
+        if record.image_sizes and sizes != record.image_sizes:
+            return BadRow(*table.where(index), "image_sizes", f"says {record.image_sizes}, the pictures have {sizes}")
+        prepared = prepare_prompt(record, images, self.adapter, self.config)
+        longest = self.config.model.max_length - self.config.rollout.max_new_tokens
+        if prepared.prompt.num_tokens > longest:
+            reason = (
+                f"the prompt has {prepared.prompt.num_tokens} tokens with its pictures; model.max_length "
+                f"{self.config.model.max_length} - rollout.max_new_tokens {self.config.rollout.max_new_tokens} "
+                f"leaves {longest}"
+            )
+            return BadRow(*table.where(index), "question", reason)
+        return prepared
+
+
+def prepare_prompt(
+    record: Record, images: tuple[np.ndarray, ...], adapter: VLMAdapter, config: Config
+) -> PreparedPrompt:
+    """The record as prompt text, tokens and vision inputs."""
+    question = config.data.template.replace("{question}", record.question)
+    text = adapter.prompt_text(question, len(images), config.data.system)
+    inputs = adapter.encode(text, images)
+    sizes = tuple((image.shape[1], image.shape[0]) for image in images)
+    prompt = Prompt(
+        prompt_id=record.id,
+        source=record.source,
+        reward_type=record.reward_type,
+        question=record.question,
+        answer=record.answer,
+        choices=record.choices,
+        image_sizes=sizes,
+        box_frame=adapter.box_frame(*sizes[0]) if sizes else None,
+        text=text,
+        num_tokens=len(inputs.input_ids),
+    )
+    return PreparedPrompt(prompt, images, inputs)

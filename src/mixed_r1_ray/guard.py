@@ -1,0 +1,64 @@
+"""The numerics guard: stops a run that would train on noise, and names what disagreed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.errors import UserError
+
+LOGPROB_MISMATCH = {"float32": 1e-4, "bfloat16": 1.0}  # max |engine - trainer|, nats
+INITIAL_KL = {"float32": 1e-6, "bfloat16": 1e-2}
+
+
+class NumericsError(UserError):
+    """Two parts of the system that must agree do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Thresholds, and the checks that hold measurements against them."""
+
+    max_logprob_mismatch: float
+    max_initial_kl: float
+
+    @classmethod
+    def from_config(cls, config: Config) -> Guard:
+        guard, dtype = config.guard, config.model.dtype
+        mismatch, kl = guard.max_logprob_mismatch, guard.max_initial_kl
+        return cls(
+            LOGPROB_MISMATCH[dtype] if mismatch is None else mismatch,
+            INITIAL_KL[dtype] if kl is None else kl,
+        )
+
+    def check_mismatch(self, step: int, mismatch: float, prompt_id: str) -> None:
+        """Engine and trainer must give a sampled token the same log-probability."""
+        if not mismatch <= self.max_logprob_mismatch:  # NaN fails too
+            raise NumericsError(
+                f"step {step}: engine and trainer log-probabilities differ by {mismatch:.3g} on prompt {prompt_id!r} "
+                f"(allowed {self.max_logprob_mismatch:.3g}, guard.max_logprob_mismatch). Stale weights in the engine, "
+                "another temperature, other pictures or position ids look like this."
+            )
+
+    def check_initial_kl(self, step: int, kl: float) -> None:
+        """Before the first update, policy and reference are one model."""
+        if step == 1 and not abs(kl) <= self.max_initial_kl:
+            raise NumericsError(
+                f"step 1: KL(policy || reference) is {kl:.3g} before any update (allowed {self.max_initial_kl:.3g}, "
+                "guard.max_initial_kl): policy and reference were not loaded from the same checkpoint."
+            )
+
+    def check_prompt_ids(self, prompt_id: str, engine_ids, trainer_ids) -> None:
+        """The engine's expanded prompt must be the trainer's, token by token."""
+        if len(engine_ids) == len(trainer_ids) and (engine_ids == trainer_ids).all():
+            return
+        differing = next(
+            (i for i, (a, b) in enumerate(zip(engine_ids, trainer_ids, strict=False)) if a != b),
+            min(len(engine_ids), len(trainer_ids)),
+        )
+        raise NumericsError(
+            f"prompt {prompt_id!r}: engine and trainer disagree from token {differing} on "
+            f"({len(engine_ids)} and {len(trainer_ids)} tokens): picture limits or chat template differ."
+        )
+
+

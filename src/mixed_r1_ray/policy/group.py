@@ -1,0 +1,58 @@
+"""The learner ranks as one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.policy.learner import Rendezvous
+from mixed_r1_ray.remote import fetch
+from mixed_r1_ray.types import Prompt, TrainBatch, WeightUpdate
+
+
+class LearnerGroup:
+    """Calls go to all ranks at once: each is a collective."""
+
+    def __init__(self, workers: Sequence, config: Config):
+        self.workers = list(workers)
+        self.config = config
+
+    def start(self) -> None:
+        """Joins the ranks and loads the model. On one node they meet in a file, so that no port is opened."""
+        timeout_s = self.config.learner.start_timeout_s
+        homes = fetch([worker.home.remote() for worker in self.workers], what="learner ranks starting", deadline_s=timeout_s)
+        nodes = {node for node, _ in homes}
+        if len(nodes) == 1:
+            address = f"file://{Path(tempfile.mkdtemp(prefix='mixed_r1_ray_'))}/rendezvous"
+        else:
+            address = f"tcp://{homes[0][1]}"
+        self._all("start", lambda rank: (Rendezvous(address, rank, len(self.workers)),), "starting", timeout_s)
+
+    def update(self, batch: TrainBatch) -> dict[str, float]:
+        """One optimizer step; returns its metrics."""
+        return self._all("update", lambda rank: (batch,), f"updating at step {batch.step}")[0]
+
+    def logprobs(self, prompt: Prompt, responses: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """Log-probabilities of responses to one prompt under the current weights, (T,) each."""
+        return self._all("logprobs", lambda rank: (prompt.inputs, responses), f"judging prompt {prompt.prompt_id!r}")[0]
+
+    def weights(self, version: int) -> WeightUpdate:
+        """The current weights, in the object store."""
+        return self._all("weights", lambda rank: (version,), f"gathering weight version {version}")[0]
+
+    def save(self, folder: Path) -> None:
+        """Writes weights and optimizer state into `folder`, each rank its share."""
+        self._all("save", lambda rank: (str(folder),), f"writing {folder}")
+
+    def load(self, folder: Path) -> None:
+        """Takes over what any number of ranks saved into `folder`."""
+        self._all("load", lambda rank: (str(folder),), f"reading {folder}")
+
+    def _all(self, method: str, arguments, doing: str, timeout_s: float | None = None) -> list:
+        answers = [getattr(worker, method).remote(*arguments(rank)) for rank, worker in enumerate(self.workers)]
+        deadline_s = timeout_s or self.config.learner.timeout_s
+        return fetch(answers, what=f"learner ranks 0-{len(answers) - 1} {doing}", deadline_s=deadline_s)

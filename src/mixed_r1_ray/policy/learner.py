@@ -1,0 +1,279 @@
+"""The policy under training: one DeepSpeed ZeRO-3 rank. `LearnerWorker` at the end makes it a Ray actor."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import ray
+import torch
+import torch.distributed as dist
+
+from mixed_r1_ray.algo.kl import k3
+from mixed_r1_ray.algo.losses import RECIPES
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.policy.loading import load_policy
+from mixed_r1_ray.policy.microbatches import Microbatch, plan_microbatches
+from mixed_r1_ray.policy.packing import PackedGroups, pack
+from mixed_r1_ray.policy.state import load_training_state, save_training_state
+from mixed_r1_ray.policy.statistics import StepStatistics
+from mixed_r1_ray.guard import Guard
+from mixed_r1_ray.sync.buckets import to_buckets
+from mixed_r1_ray.types import Group, PromptInputs, TrainBatch, TrainGroup, WeightUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class Rendezvous:
+    """How the ranks find each other. `address` is a path on one machine, tcp://host:port across several."""
+
+    address: str
+    rank: int
+    num_ranks: int
+
+
+class PolicyLearner:
+    """Holds a ZeRO-3 shard of the policy and its AdamW state, and applies global batches to it."""
+
+    def __init__(self, config: Config, rendezvous: Rendezvous):
+        self.config = config
+        self.rank, self.num_ranks = rendezvous.rank, rendezvous.num_ranks
+        torch.set_num_threads(config.learner.threads)
+        torch.manual_seed(config.run.seed)
+        _join(rendezvous, config.learner.start_timeout_s)
+        self.engine = _zero3_engine(config)
+        self.policy = self.engine.module
+        self.adapter = self.policy.adapter
+        self.recipe = RECIPES[config.algo.loss]
+        self.guard = Guard.from_config(config)
+        self.set_optimizer_steps(0)  # DeepSpeed makes AdamW's state by a step without gradient, which it counts
+
+    def update(self, batch: TrainBatch) -> dict[str, float]:
+        """One optimizer step on the global batch. Returns metrics, the same on every rank.
+
+        Raises NumericsError, before anything is changed, where engine and trainer disagree beyond the threshold.
+        """
+        plan = plan_microbatches(batch, self.num_ranks, self.config.learner.microbatch_tokens)[self.rank]
+        contents = _fetch(batch, plan)
+        statistics = StepStatistics()
+        for number, microbatch in enumerate(plan):
+            self.engine.set_gradient_accumulation_boundary(number == len(plan) - 1)
+            self._accumulate(microbatch, batch, contents, statistics)
+        totals = statistics.reduce()
+        self.guard.check_mismatch(batch.step, totals.mismatch_abs_max, totals.worst_prompt_id)
+        self.guard.check_initial_kl(batch.step, totals.metrics(batch).get("kl/reference", 0.0))
+        self._set_learning_rate(batch.step)
+        self.engine.step()
+        return totals.metrics(batch) | {
+            "grad_norm": float(self.engine.get_global_grad_norm()),
+            "learning_rate": self.engine.optimizer.param_groups[0]["lr"],
+        }
+
+    def _accumulate(
+        self, microbatch: Microbatch, batch: TrainBatch, contents: dict[int, _GroupContent], statistics: StepStatistics
+    ) -> None:
+        """Adds the microbatch's part of the global loss's gradient."""
+        tokens = _TokenTensors.of(microbatch, batch, contents)
+        packed = pack(tokens.prompts, tokens.responses, self.adapter, self.policy.model)
+        logprobs, entropy = self.engine(packed)
+        algo = self.config.algo
+        policy = self.recipe.token_loss(
+            logprobs, logprobs.detach(), tokens.advantages, algo.clip_ratio_low, algo.clip_ratio_high
+        )
+        weights = self.recipe.token_weights(packed.response_lengths, batch.num_samples)
+        kl = k3(logprobs, tokens.reference_logprobs) if tokens.reference_logprobs is not None else None
+        token_loss = policy.loss if kl is None else policy.loss + algo.beta * kl
+        live = 0.0 if microbatch.filler else 1.0
+        # DeepSpeed averages gradients over ranks; the weights already divide by the global batch.
+        self.engine.backward((token_loss * weights).sum() * self.num_ranks * live)
+        if not microbatch.filler:
+            statistics.add(tokens, weights, logprobs.detach(), entropy, policy, None if kl is None else kl.detach())
+
+    def logprobs(self, inputs: PromptInputs, responses: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """Log-probabilities of `responses` to one prompt under the current weights, (T,) each. All ranks must call."""
+        with torch.no_grad():
+            packed = pack([inputs], [responses], self.adapter, self.policy.model)
+            logprobs, _ = self.engine(packed)
+        return tuple(part.numpy() for part in logprobs.split(packed.response_lengths.tolist()))
+
+    def weights(self, version: int) -> WeightUpdate | None:
+        """All parameters, by the checkpoint's names, in the object store. Rank 0 returns them; all ranks must call."""
+        names, refs = [], []
+        for bucket in self._gathered_buckets():
+            if self.rank == 0:
+                refs.append(ray.put({name: tensor.numpy() for name, tensor in bucket.items()}))
+                names.extend(bucket)
+        return WeightUpdate(version, tuple(names), tuple(refs)) if self.rank == 0 else None
+
+    def gather_weights(self) -> dict[str, torch.Tensor]:
+        """All parameters on rank 0, nothing elsewhere. All ranks must call."""
+        return {name: tensor for bucket in self._gathered_buckets() for name, tensor in bucket.items()}
+
+    def _gathered_buckets(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Whole parameters, copied to the CPU on rank 0, a bucket at a time; empty dicts elsewhere."""
+        import deepspeed
+
+        parameters = list(self.policy.model.named_parameters())
+        for bucket in to_buckets(parameters, size=lambda parameter: parameter.ds_numel * parameter.element_size()):
+            with deepspeed.zero.GatheredParameters([parameter for _, parameter in bucket]):
+                yield {name: parameter.detach().cpu().clone() for name, parameter in bucket if self.rank == 0}
+
+    def optimizer_steps(self) -> int:
+        """Updates that AdamW has counted, for its bias correction."""
+        return int(next(iter(self.engine.optimizer.optimizer.state.values()))["step"])
+
+    def set_optimizer_steps(self, steps: int) -> None:
+        for state in self.engine.optimizer.optimizer.state.values():
+            state["step"] = torch.tensor(float(steps))
+
+    def _set_learning_rate(self, step: int) -> None:
+        learner = self.config.learner
+        warmup = min(1.0, step / learner.warmup_steps) if learner.warmup_steps else 1.0
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = learner.learning_rate * warmup
+
+
+@dataclass(frozen=True, slots=True)
+class _GroupContent:
+    inputs: PromptInputs
+    group: Group
+    reference_logprobs: tuple[np.ndarray, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _TokenTensors:
+    """What a microbatch's tokens come with, in the order in which `pack` lays them out: (N,) each."""
+
+    prompts: list[PromptInputs]
+    responses: list[list[np.ndarray]]
+    prompt_ids: list[str]  # one a response
+    response_lengths: torch.Tensor
+    advantages: torch.Tensor
+    rollout_logprobs: torch.Tensor
+    reference_logprobs: torch.Tensor | None
+
+    @classmethod
+    def of(cls, microbatch: Microbatch, batch: TrainBatch, contents: dict[int, _GroupContent]) -> _TokenTensors:
+        responses, advantages, rollout, reference, prompt_ids = [], [], [], [], []
+        for row in microbatch.rows:
+            content, group = contents[row.group], batch.groups[row.group]
+            rollouts = [content.group.rollouts[sample] for sample in row.samples]
+            responses.append([rollout_.token_ids for rollout_ in rollouts])
+            rollout.extend(rollout_.logprobs for rollout_ in rollouts)
+            advantages.extend(group.advantages[sample] for sample in row.samples)
+            prompt_ids.extend([group.prompt_id] * len(rollouts))
+            if content.reference_logprobs is not None:
+                reference.extend(content.reference_logprobs[sample] for sample in row.samples)
+        lengths = torch.tensor([len(response) for row in responses for response in row])
+        return cls(
+            prompts=[contents[row.group].inputs for row in microbatch.rows],
+            responses=responses,
+            prompt_ids=prompt_ids,
+            response_lengths=lengths,
+            advantages=torch.repeat_interleave(torch.tensor(advantages, dtype=torch.float32), lengths),
+            rollout_logprobs=torch.from_numpy(np.concatenate(rollout)),
+            reference_logprobs=torch.from_numpy(np.concatenate(reference)) if reference else None,
+        )
+
+
+def _fetch(batch: TrainBatch, plan: Sequence[Microbatch]) -> dict[int, _GroupContent]:
+    """The groups that this rank computes on, out of the object store."""
+    needed = sorted({row.group for microbatch in plan for row in microbatch.rows})
+    groups: list[TrainGroup] = [batch.groups[index] for index in needed]
+    references = [group.reference_logprobs for group in groups if group.reference_logprobs is not None]
+    arrived = ray.get([group.inputs for group in groups] + [group.group for group in groups] + references)
+    inputs, contents = arrived[: len(groups)], arrived[len(groups) : 2 * len(groups)]
+    reference_logprobs = arrived[2 * len(groups) :] or [None] * len(groups)
+    return {
+        index: _GroupContent(*parts)
+        for index, parts in zip(needed, zip(inputs, contents, reference_logprobs, strict=True), strict=True)
+    }
+
+
+def _join(rendezvous: Rendezvous, timeout_s: float) -> None:
+    """Joins the ranks' process group; DeepSpeed finds it there."""
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    os.environ.update(
+        RANK=str(rendezvous.rank), WORLD_SIZE=str(rendezvous.num_ranks), LOCAL_RANK="0", LOCAL_SIZE="1"
+    )
+    dist.init_process_group(
+        backend,
+        init_method=rendezvous.address,
+        rank=rendezvous.rank,
+        world_size=rendezvous.num_ranks,
+        timeout=timedelta(seconds=timeout_s),
+    )
+
+
+def _zero3_engine(config: Config):
+    """The policy as a DeepSpeed ZeRO-3 engine; weights are partitioned while they load."""
+    import deepspeed
+    from transformers.integrations import HfDeepSpeedConfig
+
+    settings = _deepspeed_settings(config)
+    deepspeed.init_distributed(dist_backend=dist.get_backend(), dist_init_required=False)
+    zero3_for_loading = HfDeepSpeedConfig(settings)  # from_pretrained consults it for as long as it lives
+    policy = load_policy(config.model, config.rollout.temperature, config.learner.freeze)
+    del zero3_for_loading
+    if config.learner.gradient_checkpointing:
+        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    learner = config.learner
+    optimizer = torch.optim.AdamW(
+        trained, lr=learner.learning_rate, betas=tuple(learner.betas), weight_decay=learner.weight_decay
+    )
+    engine, *_ = deepspeed.initialize(model=policy, optimizer=optimizer, config=settings, dist_init_required=False)
+    engine.eval()  # no dropout: the distribution that is trained is the one that was sampled from
+    return engine
+
+
+def _deepspeed_settings(config: Config) -> dict:
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,  # boundaries are set by hand: the number of microbatches varies
+        "gradient_clipping": config.learner.max_grad_norm,
+        "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": config.model.dtype == "bfloat16"},
+        "steps_per_print": 10**9,
+    }
+
+
+@ray.remote
+class LearnerWorker:
+    """One rank as an actor. `start` is apart from the constructor: ranks must know where the first one lives."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.learner: PolicyLearner | None = None
+
+    def home(self) -> tuple[str, str]:
+        """This actor's node, and an address:port there that is free now."""
+        context = ray.get_runtime_context()
+        address = ray.util.get_node_ip_address()
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+            return context.get_node_id(), f"{address}:{probe.getsockname()[1]}"
+
+    def start(self, rendezvous: Rendezvous) -> None:
+        self.learner = PolicyLearner(self.config, rendezvous)
+
+    def update(self, batch: TrainBatch) -> dict[str, float]:
+        return self.learner.update(batch)
+
+    def logprobs(self, inputs: PromptInputs, responses: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        return self.learner.logprobs(inputs, responses)
+
+    def weights(self, version: int) -> WeightUpdate | None:
+        return self.learner.weights(version)
+
+    def save(self, folder: str) -> None:
+        save_training_state(self.learner, Path(folder))
+
+    def load(self, folder: str) -> None:
+        load_training_state(self.learner, Path(folder))

@@ -1,0 +1,33 @@
+"""Loads a checkpoint as a PolicyModel."""
+
+from __future__ import annotations
+
+import torch
+
+from mixed_r1_ray.config import ModelConfig
+from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.policy.logprobs import PolicyModel
+from mixed_r1_ray.vlm.base import VLMAdapter, load_adapter
+
+
+def load_policy(config: ModelConfig, temperature: float, freeze: str = "none") -> PolicyModel:
+    """The checkpoint at `config.path`, in `config.dtype`, with the parts named by `freeze` not trained."""
+    from transformers import AutoModelForImageTextToText
+
+    adapter = load_adapter(config)
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            config.path, dtype=getattr(torch, config.dtype), attn_implementation="sdpa"
+        )
+    except OSError as error:
+        raise UserError(f"model.path={config.path}: no usable checkpoint there ({error})") from error
+    train_vision = freeze_parts(model, adapter, freeze)
+    return PolicyModel(model, adapter, temperature, train_vision)
+
+
+def freeze_parts(model: torch.nn.Module, adapter: VLMAdapter, freeze: str) -> bool:
+    """Freezes `none`, `vision` or `vision+projector`; returns whether picture features need a gradient."""
+    frozen = set() if freeze == "none" else set(freeze.split("+"))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(adapter.part_of(name) not in frozen)
+    return not {"vision", "projector"} <= frozen

@@ -1,0 +1,67 @@
+"""Log-probabilities of sampled tokens under a policy: the one forward that learner and reference share."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mixed_r1_ray.policy.packing import PackedGroups
+from mixed_r1_ray.vlm.base import BANNED_BIAS, VLMAdapter
+
+
+class PolicyModel(nn.Module):
+    """A vision-language model as a distribution over responses.
+
+    Wraps the model so that ZeRO sees one forward: pictures once a prompt, packed language pass, log-softmax only where
+    a response token is predicted.
+    """
+
+    def __init__(self, model: nn.Module, adapter: VLMAdapter, temperature: float, train_vision: bool = True):
+        super().__init__()
+        self.model = model
+        self.adapter = adapter
+        self.temperature = temperature
+        self.train_vision = train_vision
+
+    def forward(self, packed: PackedGroups) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probability and entropy of the distribution each response token was drawn from, float32 (N,) each.
+
+        The distribution is the engine's: logits over temperature, media tokens banned. Entropy carries no gradient.
+        """
+        embeddings = self.model.get_input_embeddings()(packed.input_ids)
+        if packed.pixels:
+            embeddings = self._insert_pictures(embeddings, packed)
+        hidden = self.model.model.language_model(
+            inputs_embeds=embeddings,
+            attention_mask=packed.attention_mask,
+            position_ids=_text_positions(packed.position_ids),
+            use_cache=False,
+        ).last_hidden_state
+        logits = self.model.lm_head(hidden.flatten(0, 1)[packed.source_index]).float()
+        return token_logprobs(logits, packed.target_ids, self.adapter.banned_token_ids, self.temperature)
+
+    def _insert_pictures(self, embeddings: torch.Tensor, packed: PackedGroups) -> torch.Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_vision):
+            features = self.adapter.image_features(self.model, packed.pixels).to(embeddings.dtype)
+        placeholders = packed.input_ids == self.adapter.image_token_id
+        if int(placeholders.sum()) != len(features):
+            raise ValueError(f"{int(placeholders.sum())} image tokens in the prompts but {len(features)} image features")
+        return embeddings.masked_scatter(placeholders.unsqueeze(-1), features)
+
+
+def token_logprobs(
+    logits: torch.Tensor, target_ids: torch.Tensor, banned_token_ids: tuple[int, ...], temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of each target and entropy of each row: logits (N, V), targets (N,) -> (N,), (N,)."""
+    bias = torch.zeros(logits.shape[-1], dtype=logits.dtype, device=logits.device)
+    bias[list(banned_token_ids)] = BANNED_BIAS
+    logprobs = torch.log_softmax((logits + bias) / temperature, dim=-1)
+    chosen = logprobs.gather(-1, target_ids.unsqueeze(-1)).squeeze(-1)
+    with torch.no_grad():
+        entropy = -(logprobs.exp() * logprobs).sum(-1)
+    return chosen, entropy
+
+
+def _text_positions(position_ids: torch.Tensor) -> torch.Tensor:
+    """One axis goes as (B, L), several (M-RoPE) as (axes, B, L)."""
+    return position_ids[0] if len(position_ids) == 1 else position_ids

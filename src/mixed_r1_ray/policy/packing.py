@@ -1,0 +1,112 @@
+"""Lays a group out as one sequence: the prompt once, its responses behind it, each blind to the others.
+
+    prompt | response 0 | response 1 | ... | padding
+
+A response token attends to the prompt and to its own past, and its position counts on from the prompt's. The forward
+is the one of G separate sequences, but the pictures and the prompt are computed once, and nothing is padded inside a
+group. Rows of several groups are padded to the longest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mixed_r1_ray.types import PromptInputs
+from mixed_r1_ray.vlm.base import VLMAdapter
+
+PROMPT_SEGMENT, PADDING_SEGMENT = 0, -1
+
+
+@dataclass(frozen=True, slots=True)
+class PackedGroups:
+    """B rows of L tokens; N response tokens in all, in the order of rows, responses, tokens."""
+
+    input_ids: torch.Tensor  # int64 (B, L)
+    position_ids: torch.Tensor  # int64 (axes, B, L)
+    attention_mask: torch.Tensor  # bool (B, 1, L, L), True: attends
+    pixels: Mapping[str, torch.Tensor]  # all pictures of all prompts, in order; empty without pictures
+    source_index: torch.Tensor  # int64 (N,), into the flattened B * L: the state that predicts each response token
+    target_ids: torch.Tensor  # int64 (N,)
+    response_lengths: torch.Tensor  # int64 (S,), tokens of each response
+
+
+def pack(
+    prompts: Sequence[PromptInputs],
+    responses: Sequence[Sequence[np.ndarray]],
+    adapter: VLMAdapter,
+    model: torch.nn.Module,
+) -> PackedGroups:
+    """Packs one row a prompt. responses[b]: the token ids, (T,), of each response to prompt b; none may be empty."""
+    rows = [_Row.lay_out(prompt, row, adapter, model) for prompt, row in zip(prompts, responses, strict=True)]
+    length = max(len(row.input_ids) for row in rows)
+    segments = torch.stack([_pad(row.segments, length, PADDING_SEGMENT) for row in rows])
+    return PackedGroups(
+        input_ids=torch.stack([_pad(row.input_ids, length, 0) for row in rows]),
+        position_ids=torch.stack([_pad(row.positions, length, 0) for row in rows], dim=1),
+        attention_mask=attention_mask(segments),
+        pixels=_concatenate([row.pixels for row in rows]),
+        source_index=torch.cat([row.source_index + b * length for b, row in enumerate(rows)]),
+        target_ids=torch.cat([row.target_ids for row in rows]),
+        response_lengths=torch.tensor([len(response) for row in responses for response in row]),
+    )
+
+
+def attention_mask(segments: torch.Tensor) -> torch.Tensor:
+    """Who attends to whom, bool (B, 1, L, L), from segment numbers (B, L): 0 prompt, i + 1 response i, -1 padding.
+
+    Padding attends to itself alone, so that no row of the softmax is empty.
+    """
+    length = segments.shape[1]
+    past = torch.ones(length, length, dtype=torch.bool).tril()
+    query, key = segments.unsqueeze(2), segments.unsqueeze(1)
+    seen = past & (key != PADDING_SEGMENT) & ((key == PROMPT_SEGMENT) | (key == query))
+    return (seen | torch.eye(length, dtype=torch.bool)).unsqueeze(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    input_ids: torch.Tensor  # (L,)
+    positions: torch.Tensor  # (axes, L)
+    segments: torch.Tensor  # (L,)
+    source_index: torch.Tensor  # (n,)
+    target_ids: torch.Tensor  # (n,)
+    pixels: Mapping[str, torch.Tensor]
+
+    @classmethod
+    def lay_out(
+        cls, prompt: PromptInputs, responses: Sequence[np.ndarray], adapter: VLMAdapter, model: torch.nn.Module
+    ) -> _Row:
+        prompt_ids = torch.from_numpy(np.array(prompt.input_ids))
+        pixels = {name: torch.from_numpy(np.array(array)) for name, array in prompt.pixels.items()}
+        prompt_positions, next_position = adapter.prompt_positions(model, prompt_ids, pixels)
+        lengths = torch.tensor([len(response) for response in responses])
+        target_ids = torch.from_numpy(np.concatenate(responses).astype(np.int64))
+        offsets = torch.cat([torch.arange(length) for length in lengths])
+        index = len(prompt_ids) + torch.arange(len(target_ids))
+        response_positions = (next_position + offsets).expand(len(prompt_positions), -1)
+        return cls(
+            input_ids=torch.cat([prompt_ids, target_ids]),
+            positions=torch.cat([prompt_positions, response_positions], dim=1),
+            segments=torch.cat(
+                [
+                    torch.full_like(prompt_ids, PROMPT_SEGMENT),
+                    torch.repeat_interleave(torch.arange(1, len(responses) + 1), lengths),
+                ]
+            ),
+            source_index=torch.where(offsets == 0, len(prompt_ids) - 1, index - 1),
+            target_ids=target_ids,
+            pixels=pixels,
+        )
+
+
+def _pad(values: torch.Tensor, length: int, value: int) -> torch.Tensor:
+    return torch.nn.functional.pad(values, (0, length - values.shape[-1]), value=value)
+
+
+def _concatenate(pixels: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    names = {name: None for row in pixels for name in row}
+    return {name: torch.cat([row[name] for row in pixels if name in row]) for name in names}

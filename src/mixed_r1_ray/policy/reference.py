@@ -1,0 +1,32 @@
+"""The reference policy: the model as it was at step 0, frozen. Started only when `algo.beta` > 0."""
+
+from __future__ import annotations
+
+import numpy as np
+import ray
+import torch
+
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.policy.loading import load_policy
+from mixed_r1_ray.policy.packing import pack
+from mixed_r1_ray.types import Group, PromptInputs
+
+
+@ray.remote
+class ReferenceWorker:
+    """Answers with log-probabilities, group by group, while other groups are still being generated."""
+
+    def __init__(self, config: Config):
+        torch.set_num_threads(config.reference.threads)
+        self.policy = load_policy(config.model, config.rollout.temperature).eval().requires_grad_(False)
+
+    def ready(self) -> bool:
+        return True
+
+    @torch.inference_mode()
+    def logprobs(self, inputs: PromptInputs, group: Group) -> tuple[np.ndarray, ...]:
+        """Log-probabilities of each response's tokens, float32 (T,) each."""
+        responses = [rollout.token_ids for rollout in group.rollouts]
+        packed = pack([inputs], [responses], self.policy.adapter, self.policy.model)
+        logprobs, _ = self.policy(packed)
+        return tuple(part.numpy() for part in logprobs.split(packed.response_lengths.tolist()))

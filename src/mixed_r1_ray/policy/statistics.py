@@ -1,0 +1,67 @@
+"""What a learner measures while it accumulates a step's gradient, summed over microbatches and ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+
+from mixed_r1_ray.types import TrainBatch
+
+SUMS = ("policy_loss", "kl", "entropy", "clipped", "mismatch_kl")
+
+
+@dataclass
+class StepStatistics:
+    """Sums over response tokens in float64; `reduce` makes them global."""
+
+    sums: torch.Tensor = field(default_factory=lambda: torch.zeros(len(SUMS), dtype=torch.float64))
+    mismatch_abs_max: float = 0.0
+    worst_prompt_id: str = ""
+    has_reference: bool = False
+
+    def add(self, tokens, weights, logprobs, entropy, policy, kl) -> None:
+        """Adds one microbatch. All tensors (N,), without gradient but for the ones that are only read here."""
+        difference = logprobs.double() - tokens.rollout_logprobs.double()
+        self.sums += torch.stack(
+            [
+                (policy.loss.detach() * weights).double().sum(),
+                kl.double().sum() if kl is not None else torch.zeros((), dtype=torch.float64),
+                entropy.double().sum(),
+                policy.clipped.double().sum(),
+                (torch.expm1(difference) - difference).sum(),
+            ]
+        )
+        self.has_reference |= kl is not None
+        worst = float(difference.abs().max())
+        if not worst <= self.mismatch_abs_max:  # also true for NaN
+            token = int(difference.abs().nan_to_num(torch.inf).argmax())
+            response = int(torch.searchsorted(tokens.response_lengths.cumsum(0), token, right=True))
+            self.mismatch_abs_max, self.worst_prompt_id = worst, tokens.prompt_ids[response]
+
+    def reduce(self) -> StepStatistics:
+        """The same statistics over all ranks."""
+        gathered: list = [None] * dist.get_world_size()
+        dist.all_gather_object(gathered, (self.sums, self.mismatch_abs_max, self.worst_prompt_id, self.has_reference))
+        worst = max(gathered, key=lambda part: float("inf") if part[1] != part[1] else part[1])
+        return StepStatistics(
+            sums=torch.stack([part[0] for part in gathered]).sum(0),
+            mismatch_abs_max=worst[1],
+            worst_prompt_id=worst[2],
+            has_reference=any(part[3] for part in gathered),
+        )
+
+    def metrics(self, batch: TrainBatch) -> dict[str, float]:
+        """Under the names of the run's metrics; token means but for the loss, which carries its own aggregation."""
+        value = dict(zip(SUMS, self.sums.tolist(), strict=True))
+        metrics = {
+            "loss/policy": value["policy_loss"],
+            "entropy": value["entropy"] / batch.num_tokens,
+            "clip/fraction": value["clipped"] / batch.num_tokens,
+            "mismatch/logprob_abs_max": self.mismatch_abs_max,
+            "mismatch/kl": value["mismatch_kl"] / batch.num_tokens,
+        }
+        if self.has_reference:
+            metrics["kl/reference"] = value["kl"] / batch.num_tokens
+        return metrics

@@ -1,0 +1,50 @@
+"""Waiting for actors. Every wait has a name and a deadline; every failure says who, doing what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from mixed_r1_ray.errors import UserError
+
+
+class ActorFailure(UserError):
+    """An actor died, did not answer in time, or raised something unforeseen."""
+
+
+def fetch(refs: Any, *, what: str, deadline_s: float) -> Any:
+    """`ray.get` of one reference or a list of them.
+
+    Raises the UserError that an actor raised as it was raised there, and ActorFailure, naming `what`, for all else.
+    """
+    try:
+        return ray.get(refs, timeout=deadline_s)
+    except GetTimeoutError:
+        raise ActorFailure(f"{what}: no answer within {deadline_s:g} s") from None
+    except RayTaskError as error:
+        raise _remote_cause(error, what) from None
+    except RayActorError as error:
+        raise ActorFailure(f"{what}: the actor died ({_first_line(error)})") from None
+
+
+def wait_for(refs: Sequence[Any], *, what: str, deadline_s: float) -> None:
+    """Waits until all of `refs` are made, without bringing them here."""
+    if not refs:
+        return
+    done, missing = ray.wait(list(refs), num_returns=len(refs), timeout=deadline_s, fetch_local=False)
+    if missing:
+        raise ActorFailure(f"{what}: {len(missing)} of {len(refs)} answers missing after {deadline_s:g} s")
+
+
+def _remote_cause(error: RayTaskError, what: str) -> UserError:
+    cause = error.cause
+    if isinstance(cause, UserError):
+        return cause
+    return ActorFailure(f"{what}: {type(cause).__name__}: {cause}\n{error}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

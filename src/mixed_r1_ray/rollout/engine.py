@@ -1,0 +1,138 @@
+"""A vLLM engine that samples groups, in this process: no Ray here, so a test or a notebook can drive it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.guard import NumericsError
+from mixed_r1_ray.vlm.base import BANNED_BIAS, VLMAdapter, load_adapter
+from mixed_r1_ray.rollout.sampling import group_seed
+from mixed_r1_ray.types import Group, Rollout, SamplingConfig
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One prompt as the engine takes it. images: uint8 (H, W, 3) RGB arrays."""
+
+    prompt_id: str
+    text: str
+    images: tuple[np.ndarray, ...]
+
+
+class Engine:
+    """Owns the vLLM engine, the version of its weights and the caches that depend on them."""
+
+    def __init__(self, config: Config):
+        _set_environment(config)
+        from vllm import LLM
+
+        self.config = config
+        self.adapter: VLMAdapter = load_adapter(config.model)
+        self.llm = LLM(**engine_arguments(config, self.adapter))
+        self.version = 0
+
+    def generate(self, requests: Sequence[EngineRequest], sampling: SamplingConfig, step: int) -> Iterator[Group]:
+        """Yields each group as soon as its last sample is finished, in that order."""
+        engine = self.llm.llm_engine
+        for request in requests:
+            engine.add_request(request.prompt_id, _vllm_prompt(request), self._params(request, sampling, step))
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                if output.finished:
+                    yield self._group(output)
+
+    def load_weights(self, weights: dict[str, np.ndarray], version: int) -> None:
+        """Replaces all weights. Raises NumericsError naming the parameters that `weights` left untouched."""
+        for missing in self.llm.collective_rpc("load_policy_weights", args=(weights,)):
+            if missing:
+                raise NumericsError(
+                    f"weight version {version} left {len(missing)} engine parameters unfilled: {', '.join(missing[:5])}"
+                )
+        self.llm.reset_prefix_cache()
+        self.llm.llm_engine.reset_mm_cache()
+        self.llm.llm_engine.reset_encoder_cache()
+        self.version = version
+
+    def _params(self, request: EngineRequest, sampling: SamplingConfig, step: int):
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            n=sampling.num_samples,
+            seed=None if sampling.greedy else group_seed(self.config.run.seed, step, request.prompt_id),
+            temperature=0.0 if sampling.greedy else sampling.temperature,
+            max_tokens=sampling.max_new_tokens,
+            logprobs=0,  # of the sampled token alone
+            logit_bias={token: BANNED_BIAS for token in self.adapter.banned_token_ids},
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _group(self, output) -> Group:
+        rollouts = []
+        for sample in sorted(output.outputs, key=lambda sample: sample.index):
+            tokens = np.asarray(sample.token_ids, dtype=np.int32)
+            logprobs = [position[token].logprob for position, token in zip(sample.logprobs, sample.token_ids, strict=True)]
+            rollouts.append(
+                Rollout(
+                    sample_index=sample.index,
+                    token_ids=tokens,
+                    logprobs=np.asarray(logprobs, dtype=np.float32),
+                    weight_versions=np.full(len(tokens), self.version, dtype=np.int32),
+                    text=sample.text,
+                    finished=sample.finish_reason == "stop",
+                )
+            )
+        prompt_ids = np.asarray(output.prompt_token_ids, dtype=np.int32)
+        return Group(output.request_id, prompt_ids, tuple(rollouts))
+
+
+def engine_arguments(config: Config, adapter: VLMAdapter) -> dict:
+    """Arguments of `vllm.LLM`; the CPU's differ in memory and compilation alone."""
+    rollout = config.rollout
+    on_gpu = rollout.gpus_per_worker > 0
+    return {
+        "model": config.model.path,
+        "dtype": config.model.dtype,
+        "max_model_len": config.model.max_length,
+        "max_num_seqs": rollout.max_concurrent_sequences,
+        "seed": config.run.seed,
+        "logprobs_mode": "processed_logprobs",
+        "limit_mm_per_prompt": {"image": 8, "video": 0},
+        "mm_processor_cache_gb": 0,  # a picture is sent once
+        "enable_prefix_caching": True,
+        "worker_extension_cls": "mixed_r1_ray.sync.engine_extension.WeightLoading",
+        "disable_log_stats": True,
+        "generation_config": "auto",
+        "tensor_parallel_size": max(1, rollout.gpus_per_worker),
+        "enforce_eager": not on_gpu,
+        **(
+            {"gpu_memory_utilization": rollout.gpu_memory_fraction}
+            if on_gpu
+            else {"kv_cache_memory_bytes": int(rollout.kv_cache_gib * 2**30)}
+        ),
+        **adapter.engine_kwargs(),
+    }
+
+
+def _set_environment(config: Config) -> None:
+    """Keeps the engine core in this process, quiet, and its threads under our control. Before vLLM is imported."""
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if config.rollout.gpus_per_worker == 0:
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        os.environ["OMP_NUM_THREADS"] = str(config.rollout.threads)
+
+
+def _vllm_prompt(request: EngineRequest) -> dict:
+    if not request.images:
+        return {"prompt": request.text}
+    from PIL import Image
+
+    pictures = [Image.fromarray(image) for image in request.images]
+    return {"prompt": request.text, "multi_modal_data": {"image": pictures}}

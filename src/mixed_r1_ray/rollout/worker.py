@@ -1,0 +1,55 @@
+"""The rollout actor: an `Engine` that reads prompts from the object store and streams groups into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import ray
+
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.guard import Guard
+from mixed_r1_ray.rollout.engine import Engine, EngineRequest
+from mixed_r1_ray.types import Group, GroupInfo, Prompt, PromptInputs, SamplingConfig, WeightUpdate
+
+
+@ray.remote
+class RolloutWorker:
+    """One vLLM engine. Calls run one after the other."""
+
+    def __init__(self, config: Config):
+        self.engine = Engine(config)
+        self.guard = Guard.from_config(config)
+
+    def ready(self) -> bool:
+        return True
+
+    def generate(self, prompts: Sequence[Prompt], sampling: SamplingConfig, step: int) -> Iterator[GroupInfo | Group]:
+        """Streams two objects a finished group: its GroupInfo, small enough for the driver, then the Group.
+
+        Raises NumericsError where the engine's prompt tokens are not the trainer's.
+        """
+        inputs: dict[str, PromptInputs] = dict(
+            zip((prompt.prompt_id for prompt in prompts), ray.get([prompt.inputs for prompt in prompts]), strict=True)
+        )
+        images = ray.get([prompt.images for prompt in prompts])
+        requests = [
+            EngineRequest(prompt.prompt_id, prompt.text, pictures)
+            for prompt, pictures in zip(prompts, images, strict=True)
+        ]
+        for group in self.engine.generate(requests, sampling, step):
+            self.guard.check_prompt_ids(group.prompt_id, group.prompt_token_ids, inputs[group.prompt_id].input_ids)
+            yield GroupInfo(
+                prompt_id=group.prompt_id,
+                response_lengths=tuple(len(rollout.token_ids) for rollout in group.rollouts),
+                finished=tuple(rollout.finished for rollout in group.rollouts),
+                oldest_version=min(int(rollout.weight_versions.min()) for rollout in group.rollouts),
+            )
+            yield group
+
+    def load_weights(self, update: WeightUpdate) -> int:
+        """Takes over a version of the weights from the object store; returns the version."""
+        weights = {}
+        for bucket in ray.get(list(update.buckets)):
+            weights.update(bucket)
+        self.engine.load_weights(weights, update.version)
+        return update.version

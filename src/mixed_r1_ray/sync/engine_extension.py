@@ -1,0 +1,39 @@
+"""Runs inside vLLM's workers: loads a version of the policy's weights and proves that it covered the model.
+
+vLLM mixes `WeightLoading` into its worker class (`worker_extension_cls`), so the methods are reached by
+`collective_rpc`. `reload_weights` repacks weights for the device and is the same call on CPU and GPU; it only warns of
+parameters that it did not receive, so what its loader reports is counted here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+
+class WeightLoading:
+    """Mixed into vLLM's worker: `self.model_runner` is the worker's own."""
+
+    def load_policy_weights(self, weights: Mapping[str, np.ndarray]) -> list[str]:
+        """Loads all of `weights` (names as in the checkpoint) and returns engine parameters that none of them filled."""
+        import torch
+
+        model = self.model_runner.get_model()
+        expected = {name for name, _ in model.named_parameters()}
+        loaded: set[str] = set()
+        load = model.load_weights
+
+        def load_and_count(iterator):
+            names = load(iterator)
+            loaded.update(names)
+            return names
+
+        model.load_weights = load_and_count
+        try:
+            self.model_runner.reload_weights(
+                weights_iterator=((name, torch.from_numpy(array.copy())) for name, array in weights.items())
+            )
+        finally:
+            del model.load_weights
+        return sorted(expected - loaded)
