@@ -1,4 +1,4 @@
-"""Which actors a run needs, what each asks of the cluster, and whether the cluster has it. Pure arithmetic, no Ray."""
+"""Which actors a run needs, what each asks of the cluster, and whether the cluster has it. No Ray here."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Plan:
         return {resource: round(sum(role.need(resource) for role in self.roles), 3) for resource in RESOURCES}
 
     def check(self, available: Mapping[str, float]) -> None:
-        """Raises UserError, with the arithmetic, where the sum exceeds `available` (as ray.cluster_resources() says)."""
+        """Raises UserError, arithmetic shown, where a sum exceeds `available` (ray.cluster_resources())."""
         shortages = [
             self._shortage(resource, available.get(resource, 0.0))
             for resource in RESOURCES
@@ -89,7 +89,11 @@ class Plan:
 def make_plan(config: Config) -> Plan:
     """The actors that `config` asks for."""
     c = config
-    gpu_roles = [c.rollout.gpus_per_worker, c.learner.gpus_per_worker, c.algo.beta > 0 and c.reference.gpus_per_worker]
+    gpu_roles = [
+        c.rollout.gpus_per_worker,
+        c.learner.gpus_per_worker,
+        c.algo.beta > 0 and c.reference.gpus_per_worker,
+    ]
     sharers = sum(1 for gpus in gpu_roles if gpus) if c.cluster.share_gpus else 1
 
     def share(gpus: int) -> float:

@@ -1,6 +1,7 @@
-"""The schema of a run. One dataclass a section; the line above a field is its documentation (`help=true` prints it).
+"""The schema of a run: one dataclass a section.
 
-A field's type carries its bounds or its valid values, so that they too are written once.
+The comment above a field is its documentation (`help=true` prints it). A field's type carries its bounds or its
+valid values, so that they too are written once.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ Momentum = Annotated[float, Bounds(least=0, most=0.9999)]
 
 @dataclass
 class ModelConfig:
-    #: Checkpoint folder or hub name; `tiny:internvl` and `tiny:qwen2_5_vl` are built and warm-started on the spot.
+    #: Checkpoint folder or hub name; `tiny:internvl` and `tiny:qwen2_5_vl` are built on the spot.
     path: str = "tiny:internvl"
     #: Number format of weights and activations.
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -146,7 +147,9 @@ class LearnerConfig:
     threads: Count = 1
     #: Peak learning rate of AdamW, reached after warmup_steps, constant from there.
     learning_rate: NonNegative = 1.0e-6
+    #: Steps in which the learning rate rises from zero.
     warmup_steps: Whole = 0
+    #: AdamW's decay rates, and its weight decay.
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     weight_decay: NonNegative = 0.0
     #: Gradient norm is clipped here.
@@ -164,10 +167,12 @@ class LearnerConfig:
 
 @dataclass
 class ReferenceConfig:
-    #: Logical CPUs and GPUs of the reference model (started only when algo.beta > 0), and its threads on a CPU.
+    #: Logical CPUs and GPUs of the reference model (started only when algo.beta > 0).
     cpus_per_worker: NonNegative = 0.3
     gpus_per_worker: Annotated[int, Bounds(least=0, most=1)] = 0
+    #: Its threads on a CPU.
     threads: Count = 1
+    #: Seconds for one batch.
     timeout_s: Positive = 600.0
 
 
@@ -211,7 +216,8 @@ class RunConfig:
     dir: str = "runs"
     #: Optimizer steps.
     max_steps: Whole = 160
-    #: auto continues from the newest valid checkpoint, never demands a fresh folder, overwrite clears it.
+    #: When the folder holds a run: never refuses, auto continues from its newest valid checkpoint,
+    #: overwrite clears it.
     resume: Literal["auto", "never", "overwrite"] = "never"
     #: Seed of everything that is drawn.
     seed: Whole = 0
@@ -232,7 +238,7 @@ class TrackingConfig:
 
 @dataclass
 class ClusterConfig:
-    #: Ray cluster to join (`auto` finds a running one); null starts one here on 127.0.0.1 unless RAY_ADDRESS is set.
+    #: Ray cluster to join (`auto` finds a running one); null: RAY_ADDRESS, else one is started on 127.0.0.1.
     address: str | None = None
     #: Logical CPUs of a cluster started here; null: the machine's.
     num_cpus: Count | None = None

@@ -20,8 +20,8 @@ def _prompt_has_room(config: Config) -> str | None:
     length, new = config.model.max_length, config.rollout.max_new_tokens
     if length - new < 1:
         return (
-            f"model.max_length {length} - rollout.max_new_tokens {new} leaves {length - new} tokens for the prompt; "
-            "raise the first or lower the second"
+            f"model.max_length {length} - rollout.max_new_tokens {new} leaves {length - new} tokens "
+            "for the prompt; raise the first or lower the second"
         )
     return None
 
@@ -30,8 +30,8 @@ def _sample_fits_microbatch(config: Config) -> str | None:
     room, length = config.learner.microbatch_tokens, config.model.max_length
     if room < length:
         return (
-            f"learner.microbatch_tokens {room} < model.max_length {length}: a microbatch could not hold one sample; "
-            f"raise it to {length} or more"
+            f"learner.microbatch_tokens {room} < model.max_length {length}: a microbatch could not hold "
+            f"one sample; raise it to {length} or more"
         )
     return None
 
@@ -70,21 +70,22 @@ def _pixels_in_order(config: Config) -> str | None:
 
 def _template_asks_the_question(config: Config) -> str | None:
     if "{question}" not in config.data.template:
-        return f"data.template {config.data.template!r} does not contain {{question}}, so no prompt would ask anything"
+        return f"data.template {config.data.template!r} does not contain {{question}}: nothing would be asked"
     return None
 
 
 def _evaluation_has_data(config: Config) -> str | None:
     if config.eval.every > 0 and config.data.eval is None:
-        return f"eval.every {config.eval.every} asks for evaluations but data.eval is null; give data or set it to 0"
+        every = config.eval.every
+        return f"eval.every {every} asks for evaluations but data.eval is null; give data or set it to 0"
     return None
 
 
 def _tiny_family_exists(config: Config) -> str | None:
     prefix, colon, family = config.model.path.partition(":")
     if prefix == "tiny" and colon and family not in TINY_FAMILIES:
-        near = get_close_matches(family, TINY_FAMILIES, n=1, cutoff=0.3) or TINY_FAMILIES
-        return f"model.path {config.model.path}: no such tiny family; did you mean tiny:{' or tiny:'.join(near)}?"
+        near = " or tiny:".join(get_close_matches(family, TINY_FAMILIES, n=1, cutoff=0.3) or TINY_FAMILIES)
+        return f"model.path {config.model.path}: no such tiny family; did you mean tiny:{near}?"
     return None
 
 
@@ -99,8 +100,8 @@ def _shared_gpus_are_single(config: Config) -> str | None:
     gpus = config.rollout.gpus_per_worker
     if config.cluster.share_gpus and gpus > 1:
         return (
-            f"cluster.share_gpus with rollout.gpus_per_worker {gpus}: an engine over several GPUs cannot share them; "
-            "set rollout.gpus_per_worker=1 or cluster.share_gpus=false"
+            f"cluster.share_gpus with rollout.gpus_per_worker {gpus}: an engine over several GPUs cannot "
+            "share them; set rollout.gpus_per_worker=1 or cluster.share_gpus=false"
         )
     return None
 

@@ -31,7 +31,9 @@ class Field:
 
     def out_of_bounds(self, value: Any) -> bool:
         """Whether a value of the right type breaks the bounds annotated on that type."""
-        return any(bounds is not None and not bounds.allow(number) for bounds, number in _bounded(self.type, value))
+        return any(
+            bounds is not None and not bounds.allow(number) for bounds, number in _bounded(self.type, value)
+        )
 
 
 @cache
@@ -72,7 +74,7 @@ def help_text() -> str:
 
 
 def nearest_keys(unknown: str) -> list[str]:
-    """Up to three valid keys that resemble `unknown`, none when nothing does; a bare name finds its sections."""
+    """Up to three valid keys that resemble `unknown`; none when nothing does."""
     scores = {key: _likeness(unknown, key) for key in schema()}
     best = max(scores.values())
     near = [key for key in scores if scores[key] >= max(0.75, best - 0.02)]
@@ -95,11 +97,12 @@ def describe_type(annotation: Any) -> str:
 
 
 def _likeness(unknown: str, key: str) -> float:
-    """0 to 1: section and name count the same, but the right name in the wrong section, or in none, is near."""
+    """0 to 1. Section and name count the same, but the right name in the wrong section or in none is near."""
     section, _, name = unknown.rpartition(".")
     key_section, _, key_name = key.partition(".")
     same_section, same_name = (
-        SequenceMatcher(None, *pair, autojunk=False).ratio() for pair in ((section, key_section), (name, key_name))
+        SequenceMatcher(None, *pair, autojunk=False).ratio()
+        for pair in ((section, key_section), (name, key_name))
     )
     return max((same_section + same_name) / 2, 0.9 * same_name if same_name == 1 or not section else 0)
 

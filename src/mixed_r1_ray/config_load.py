@@ -1,4 +1,4 @@
-"""From a command line to a checked Config: find the file, merge the overrides, check every name, type and bound."""
+"""From a command line to a checked Config: find the file, merge, check every name, type and bound."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def parse_command_line(argv: list[str]) -> CommandLine:
 
 
 def load_config(argv: list[str]) -> Config:
-    """Reads `conf=NAME_OR_PATH key=value …` into a checked Config. Raises ConfigError with all that is wrong."""
+    """Reads `conf=NAME_OR_PATH key=value …` into a checked Config. Raises ConfigError saying what is wrong."""
     command = parse_command_line(argv)
     if not command.conf:
         raise ConfigError(f"conf=NAME is missing; there are {', '.join(sorted(available_confs()))}")
@@ -163,7 +163,9 @@ def _settings(tree: dict, origin: str) -> Iterator[Setting]:
         if values is None:
             continue  # a section whose lines are all commented out
         if not isinstance(values, dict):
-            raise ConfigError(f"{origin}: {section} is a section; give one of its keys, e.g. {_first_key(section)}")
+            raise ConfigError(
+                f"{origin}: {section} is a section; give one of its keys, e.g. {_first_key(section)}"
+            )
         for name, value in values.items():
             if f"{section}.{name}" not in schema():
                 raise _unknown_key(f"{section}.{name}", origin)
@@ -185,7 +187,9 @@ def _finish(merge: _Merge) -> Config:
     try:
         config = OmegaConf.to_object(merge.config)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{getattr(error, 'full_key', None) or 'configuration'}: {_one_line(error)}") from error
+        raise ConfigError(
+            f"{getattr(error, 'full_key', None) or 'configuration'}: {_one_line(error)}"
+        ) from error
     problems = [
         f"{merge.origins.get(key, 'default')}: {key} must be {spec.describe()}, not {value}"
         for key, spec in schema().items()
@@ -209,7 +213,9 @@ def _unknown_key(key: str, origin: str) -> ConfigError:
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     elif section in sections():
-        hint = f"{section} has {', '.join(k.partition('.')[2] for k in schema() if k.startswith(section + '.'))}"
+        hint = (
+            f"{section} has {', '.join(k.partition('.')[2] for k in schema() if k.startswith(section + '.'))}"
+        )
     else:
         hint = f"sections are {', '.join(sections())} (help=true lists all keys)"
     return ConfigError(f"{origin}: unknown key {key}; {hint}")

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         return _fail(f"{error}", EXIT_BAD_CONFIG)
     except UserError as error:
-        # An actor's error arrives wrapped in Ray's, whose text is the remote traceback; its cause is the message.
+        # From an actor it arrives wrapped in Ray's, whose text is the remote traceback; the cause is ours.
         return _fail(f"{getattr(error, 'cause', None) or error}", EXIT_FAILED)
     except KeyboardInterrupt:
         words = [word for word in argv if not word.startswith("run.resume=")] + ["run.resume=auto"]
@@ -67,7 +67,9 @@ def _show(config) -> None:
     console.print(plan.table())
     address = config.cluster.address or os.environ.get("RAY_ADDRESS")
     if address:
-        console.print(f"The cluster at {address} was not asked; a real run compares these sums with it.", markup=False)
+        console.print(
+            f"The cluster at {address} was not asked; a real run compares these sums with it.", markup=False
+        )
         return
     cpus = config.cluster.num_cpus or os.cpu_count() or 1
     gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))

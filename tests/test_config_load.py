@@ -1,0 +1,280 @@
+"""Loading a configuration: what is accepted, what is refused, and in which words."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixed_r1_ray import config_load
+from mixed_r1_ray.config import Bounds, Config
+from mixed_r1_ray.config_check import CHECKS
+from mixed_r1_ray.config_fields import help_text, nearest_keys, schema
+from mixed_r1_ray.config_load import config_to_yaml, load_config, parse_command_line
+from mixed_r1_ray.errors import ConfigError
+
+CONF = Path(__file__).parents[1] / "conf"
+NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+
+
+def refusal(*words: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(["conf=quickstart", *words])
+    return str(caught.value)
+
+
+def write(folder: Path, text: str, name: str = "mine.yaml") -> str:
+    (folder / name).write_text(text)
+    return f"conf={folder / name}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_shipped_conf_loads_and_survives_being_written(name, tmp_path):
+    config = load_config([f"conf={name}"])
+    assert type(config) is Config
+    assert load_config([write(tmp_path, config_to_yaml(config))]) == config
+
+
+def test_every_conf_but_quickstart_says_that_it_was_not_run_yet():
+    untested = [name for name in NAMES if "Not yet run on" in (CONF / f"{name}.yaml").read_text()]
+    assert untested == [name for name in NAMES if name != "quickstart"]
+
+
+def test_command_line_beats_file_and_the_last_word_beats_earlier_ones(tmp_path):
+    conf = write(tmp_path, "rollout: {group_size: 3}\nlearner: {learning_rate: 2e-5}")
+    config = load_config([conf, "rollout.group_size=4", "rollout.group_size=5", "algo.beta=0"])
+    assert (config.rollout.group_size, config.learner.learning_rate, config.algo.beta) == (5, 2e-5, 0.0)
+
+
+def test_values_arrive_as_the_declared_types():
+    config = load_config(
+        ["conf=quickstart", "learner.betas=[0.8,0.9]", "model.max_tiles=null", "run.name=7", "run.seed=3"]
+    )
+    assert config.learner.betas == (0.8, 0.9) and type(config.learner.betas) is tuple
+    assert config.model.max_tiles is None and config.run.name == "7" and config.run.seed == 3
+
+
+def test_template_may_hold_equals_signs_and_braces():
+    assert (
+        load_config(["conf=quickstart", "data.template='a=b {question}'"]).data.template == "a=b {question}"
+    )
+
+
+def test_base_is_read_first_and_overridden(tmp_path):
+    write(tmp_path, "rollout: {group_size: 3, temperature: 0.7}", "first.yaml")
+    config = load_config([write(tmp_path, "base: first\nrollout: {group_size: 6}")])
+    assert (config.rollout.group_size, config.rollout.temperature) == (6, 0.7)
+
+
+def test_base_that_leads_back_to_itself_is_refused(tmp_path):
+    write(tmp_path, "base: mine", "other.yaml")
+    with pytest.raises(ConfigError, match="base leads back to itself"):
+        load_config([write(tmp_path, "base: other")])
+
+
+def test_interpolation_is_resolved():
+    assert load_config(["conf=quickstart", "run.name=seed${run.seed}", "run.seed=4"]).run.name == "seed4"
+    assert "run.name" in refusal("run.name=${run.nothing}")
+
+
+def test_conf_in_the_working_directory_comes_first(tmp_path, monkeypatch):
+    (tmp_path / "conf").mkdir()
+    write(tmp_path / "conf", "run: {max_steps: 7}", "quickstart.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert load_config(["conf=quickstart"]).run.max_steps == 7
+    assert load_config(["conf=debug"]).run.name == "debug"  # the shipped ones are still there
+
+
+def test_base_beside_the_file_wins_over_one_of_that_name_elsewhere(tmp_path):
+    write(tmp_path, "run: {max_steps: 9}", "quickstart.yaml")
+    assert load_config([write(tmp_path, "base: quickstart")]).run.max_steps == 9
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("rollout.nmworkers=2", "unknown key rollout.nmworkers; did you mean rollout.num_workers?"),
+        ("lerner.num_workers=2", "unknown key lerner.num_workers; did you mean learner.num_workers?"),
+        ("rollout.learning_rate=1", "did you mean learner.learning_rate?"),
+        ("group_size=2", "did you mean rollout.group_size?"),
+        ("dryrun=true", "did you mean dry_run?"),
+        ("rollout.zzz=1", "rollout has num_workers, "),
+        ("zzz.zzz=1", "sections are model, "),
+        ("rollout.num_workers=abc", "rollout.num_workers must be int >= 1, not 'abc' (str)"),
+        ("rollout.num_workers=1.5", "rollout.num_workers must be int >= 1, not 1.5 (float)"),
+        ("rollout.num_workers=true", "rollout.num_workers must be int >= 1, not True (bool)"),
+        ("rollout.num_workers=0", "rollout.num_workers must be int >= 1, not 0"),
+        ("rollout.temperature=nan", "rollout.temperature must be float > 0, not nan"),
+        ("rollout.gpu_memory_fraction=1.5", "must be float > 0 and <= 1, not 1.5"),
+        ("run.max_steps=null", "run.max_steps must be int >= 0, not null"),
+        ("model.max_tiles=0", "model.max_tiles must be int >= 1 or null, not 0"),
+        ("learner.betas=[0.9]", "learner.betas must be list of 2 "),
+        ("learner.betas=[a,0.9]", "learner.betas must be list of 2 "),
+        ("learner.betas=[0.9,1.0]", "learner.betas must be list of 2 "),
+        ("algo.scale_rewards=std", "algo.scale_rewards must be one of group, batch, none, not 'std' (str)"),
+        ("tracking.wandb=off", "must be one of disabled, offline, online, not False (bool)"),
+        ("model=x", "model is a section; give one of its keys, e.g. model.path"),
+        ("learner.betas=[0.9", "cannot read 'learner.betas=[0.9'"),
+        ("oops", "'oops' is not of the form key=value"),
+    ],
+)
+def test_a_wrong_word_is_refused_by_key_value_and_what_was_expected(word, said):
+    message = refusal(word)
+    assert said in message and "command line" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["model.max_length=64", "rollout.max_new_tokens=64"],
+            "max_length 64 - rollout.max_new_tokens 64 leaves 0 tokens",
+        ),
+        (
+            ["model.max_length=300", "learner.microbatch_tokens=299"],
+            "microbatch_tokens 299 < model.max_length 300",
+        ),
+        (
+            ["learner.num_workers=5", "rollout.prompts_per_step=3"],
+            "5 > rollout.prompts_per_step 3: 2 ranks would",
+        ),
+        (["rollout.group_size=1"], "rollout.group_size 1"),
+        (["reward.task_weight=0", "reward.format_weight=0"], "0 + reward.format_weight 0 = 0"),
+        (["model.min_pixels=100", "model.max_pixels=99"], "model.min_pixels 100 > model.max_pixels 99"),
+        (["data.template=hello"], "does not contain {question}"),
+        (["data.eval=null", "eval.every=5"], "eval.every 5 asks for evaluations but data.eval is null"),
+        (["model.path=tiny:qwen"], "did you mean tiny:qwen2_5_vl?"),
+        (["run.name=a/b"], "run.name 'a/b' must be one folder name"),
+        (["run.name=.."], "run.name '..' must be one folder name"),
+        (
+            ["cluster.share_gpus=true", "rollout.gpus_per_worker=2"],
+            "cluster.share_gpus with rollout.gpus_per_worker 2",
+        ),
+    ],
+)
+def test_contradictions_show_their_arithmetic(words, said):
+    assert said in refusal(*words)
+
+
+def test_every_contradiction_check_is_passed_by_the_defaults():
+    assert len(CHECKS) >= 11 and not [check for check in CHECKS if check(Config())]
+
+
+def test_limits_themselves_are_allowed():
+    words = ["model.max_length=65", "rollout.max_new_tokens=64", "learner.microbatch_tokens=65"]
+    load_config(
+        [
+            "conf=quickstart",
+            *words,
+            "learner.num_workers=3",
+            "rollout.prompts_per_step=3",
+            "rollout.group_size=2",
+        ]
+    )
+
+
+def test_all_out_of_bounds_values_are_told_at_once_each_with_its_origin(tmp_path):
+    conf = write(tmp_path, "rollout: {group_size: 0}")
+    with pytest.raises(ConfigError) as caught:
+        load_config([conf, "algo.beta=-1"])
+    group_size, beta = str(caught.value).splitlines()
+    assert group_size.startswith(f"{tmp_path / 'mine.yaml'}: rollout.group_size")
+    assert beta == "command line: algo.beta must be float >= 0, not -1.0"
+
+
+@pytest.mark.parametrize("text", ["- a\n- b", "a: [1", "just words", "rollout: 3", "rolout: {group_size: 3}"])
+def test_a_file_that_is_no_configuration_is_refused_by_name(text, tmp_path):
+    with pytest.raises(ConfigError, match="mine.yaml"):
+        load_config([write(tmp_path, text)])
+
+
+def test_a_section_with_nothing_under_it_is_like_none(tmp_path):
+    assert load_config([write(tmp_path, "rollout:\n  # group_size: 3\n")]) == Config()
+
+
+def test_unknown_conf_names_the_nearest_and_all():
+    with pytest.raises(ConfigError) as caught:
+        load_config(["conf=internvl8b"])
+    assert "did you mean internvl_8b" in str(caught.value)
+    assert all(name in str(caught.value) for name in NAMES)
+
+
+def test_missing_conf_and_missing_file_are_told_apart():
+    with pytest.raises(ConfigError, match="conf=NAME is missing; there are debug"):
+        load_config(["run.seed=1"])
+    with pytest.raises(ConfigError, match="there is no such file"):
+        load_config(["conf=nowhere/a.yaml"])
+
+
+def test_switches_are_told_from_overrides():
+    command = parse_command_line(["conf=a", "dry_run=true", "run.seed=1", "conf=b"])
+    assert (command.conf, command.dry_run, command.help, command.overrides) == (
+        "b",
+        True,
+        False,
+        ("run.seed=1",),
+    )
+    assert parse_command_line(["--help"]).help
+    with pytest.raises(ConfigError, match="dry_run must be true or false, not 'maybe'"):
+        parse_command_line(["dry_run=maybe"])
+
+
+def test_every_field_is_documented_typed_and_in_the_help():
+    text = help_text()
+    for key, field in schema().items():
+        assert len(field.doc) > 10 and field.doc.endswith("."), key
+        assert f"\n{key}: {field.describe()} = " in text
+    assert len(schema()) == sum(len(fields(section.default_factory)) for section in fields(Config))
+
+
+def test_one_comment_above_two_fields_documents_both_and_no_more():
+    docs = {key: field.doc for key, field in schema().items()}
+    assert docs["model.min_pixels"] == docs["model.max_pixels"] != docs["model.max_tiles"]
+
+
+@pytest.mark.parametrize("key", sorted(schema()))
+def test_a_key_with_one_letter_missing_is_found_again(key):
+    section, _, name = key.partition(".")
+    if len(name) > 4:
+        assert key in nearest_keys(f"{section}.{name[:2]}{name[3:]}")
+
+
+@settings(deadline=None)
+@given(st.text(max_size=30))
+def test_no_word_ends_in_anything_but_a_config_or_a_config_error(word):
+    try:
+        load_config(["conf=quickstart", word])
+    except ConfigError:
+        pass
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(schema())), st.text(max_size=20))
+def test_no_value_ends_in_anything_but_a_config_or_a_config_error(key, value):
+    try:
+        load_config(["conf=quickstart", f"{key}={value}"])
+    except ConfigError as error:
+        assert key in str(error) or value in str(error)
+
+
+def test_bounds_are_closed_below_open_above_and_refuse_nan():
+    inside = Bounds(above=0, most=1)
+    assert [inside.allow(value) for value in (0, 1e-9, 1, 1.1, float("nan"))] == [
+        False,
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert Bounds(least=0).allow(0) and str(inside) == "> 0 and <= 1"
+
+
+def test_installed_package_finds_confs_without_a_source_tree(tmp_path, monkeypatch):
+    shared = tmp_path / "share" / "mixed_r1_ray" / "conf"
+    shared.mkdir(parents=True)
+    write(shared, "run: {max_steps: 8}", "shipped.yaml")
+    monkeypatch.setattr(config_load.sys, "prefix", str(tmp_path))
+    assert load_config(["conf=shipped"]).run.max_steps == 8
