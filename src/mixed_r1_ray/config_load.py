@@ -76,7 +76,7 @@ def parse_command_line(argv: list[str]) -> CommandLine:
 
 
 def load_config(argv: list[str]) -> Config:
-    """Reads `conf=NAME_OR_PATH key=value …` into a checked Config. Raises ConfigError saying what is wrong."""
+    """Reads `conf=NAME_OR_PATH key=value …` into a checked Config. ConfigError says what is wrong."""
     command = parse_command_line(argv)
     if not command.conf:
         raise ConfigError(f"conf=NAME is missing; there are {', '.join(sorted(available_confs()))}")
