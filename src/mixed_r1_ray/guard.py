@@ -40,11 +40,11 @@ class Guard:
                 "another temperature, other pictures or position ids look like this."
             )
 
-    def check_initial_kl(self, step: int, kl: float) -> None:
+    def check_initial_kl(self, kl: float) -> None:
         """Before the first update, policy and reference are one model."""
-        if step == 1 and not abs(kl) <= self.max_initial_kl:
+        if not abs(kl) <= self.max_initial_kl:
             raise NumericsError(
-                f"step 1: KL(policy || reference) is {kl:.3g} before any update (allowed {self.max_initial_kl:.3g}, "
+                f"KL(policy || reference) is {kl:.3g} before any update (allowed {self.max_initial_kl:.3g}, "
                 "guard.max_initial_kl): policy and reference were not loaded from the same checkpoint."
             )
 

@@ -61,6 +61,11 @@ class DataWorker:
             inputs.append(prepared.inputs if usable else None)
         return heads, *images, *inputs
 
+    def pictures(self, split: str, indices: Sequence[int]) -> list[bytes | None]:
+        """The first picture of each row as its file holds it; None for a row without one."""
+        records = [self.tables[split].record(index) for index in indices]
+        return [record.images[0] if record.images else None for record in records]
+
     def _prepare_row(self, table: RecordTable, index: int) -> PreparedPrompt | BadRow:
         record = table.record(index)
         try:

@@ -65,7 +65,8 @@ class PolicyLearner:
             self._accumulate(microbatch, batch, contents, statistics)
         totals = statistics.reduce()
         self.guard.check_mismatch(batch.step, totals.mismatch_abs_max, totals.worst_prompt_id)
-        self.guard.check_initial_kl(batch.step, totals.metrics(batch).get("kl/reference", 0.0))
+        if batch.step == 1:
+            self.guard.check_initial_kl(totals.metrics(batch).get("kl/reference", 0.0))
         self._set_learning_rate(batch.step)
         self.engine.step()
         return totals.metrics(batch) | {

@@ -1,0 +1,36 @@
+"""Writes a run's checkpoints and finds the one to continue from."""
+
+from __future__ import annotations
+
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.policy.group import LearnerGroup
+from mixed_r1_ray.runtime import checkpoints
+from mixed_r1_ray.runtime.journal import Journal
+from mixed_r1_ray.runtime.run_dir import RunDir
+
+
+class Checkpointer:
+    """Learner state lives in the checkpoint's files; all other state follows from the step (seeds, data order)."""
+
+    def __init__(self, config: Config, run_dir: RunDir, learners: LearnerGroup, journal: Journal):
+        self.config, self.run_dir, self.learners, self.journal = config, run_dir, learners, journal
+
+    def save(self, step: int) -> None:
+        """Writes the checkpoint of a finished step; it appears whole or not at all."""
+        folder = checkpoints.begin(self.run_dir.checkpoints, step)
+        self.learners.save(folder.resolve())
+        checkpoints.commit(folder, {"step": step}, self.config.run.keep_checkpoints)
+        self.journal.say(f"checkpoint of step {step} written")
+
+    def restore(self) -> int:
+        """Loads the newest valid checkpoint of a resumed run and returns its step; 0 where there is none."""
+        found, faults = checkpoints.newest_valid(self.run_dir.checkpoints) if self.run_dir.resumed else (None, [])
+        for fault in faults:
+            self.journal.warn(f"passed over: {fault}")
+        if found is None:
+            self.journal.continue_from(0)
+            return 0
+        self.learners.load(found.path.resolve())
+        self.journal.continue_from(found.step)
+        self.journal.say(f"continuing after step {found.step}")
+        return found.step

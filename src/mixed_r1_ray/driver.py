@@ -1,0 +1,85 @@
+"""The RL loop. Everything heavy is in actors; here are references, small metadata and the order of things."""
+
+from __future__ import annotations
+
+from mixed_r1_ray.cluster import connected
+from mixed_r1_ray.clock import Clock
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.experience import check_unscored, make_batch
+from mixed_r1_ray.interrupt import StopRequest
+from mixed_r1_ray.proof import prove
+from mixed_r1_ray.runtime.journal import Journal
+from mixed_r1_ray.runtime.run_dir import open_run_dir
+from mixed_r1_ray.startup import Parts, prepare_inputs, start_parts
+from mixed_r1_ray.types import SamplingConfig
+
+
+def run(config: Config) -> None:
+    """Runs `config` from its first step, or the one after its last checkpoint, to `run.max_steps`."""
+    with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config) as plan:
+        config, splits = prepare_inputs(config, journal)
+        Driver(config, start_parts(config, plan, splits, run_dir, journal), journal).train()
+
+
+class Driver:
+    """sample → generate → score → advantage → update → sync, `run.max_steps` times."""
+
+    def __init__(self, config: Config, parts: Parts, journal: Journal):
+        self.config, self.parts, self.journal = config, parts, journal
+        self.sampling = SamplingConfig(
+            config.rollout.group_size, config.rollout.max_new_tokens, config.rollout.temperature
+        )
+
+    def train(self) -> None:
+        """Steps, evaluations and checkpoints; a stop request (Ctrl-C, SIGTERM) ends it after the step at hand."""
+        run, step = self.config.run, self.parts.first_step - 1
+        self.sync(step)
+        if step == 0:
+            self.evaluate(step)
+        with StopRequest(self.journal.say) as stop:
+            while step < run.max_steps and not stop.requested:
+                step += 1
+                self.journal.step(step, self.train_step(step))
+                if self.config.eval.every and step % self.config.eval.every == 0:
+                    self.evaluate(step)
+                if step % run.checkpoint_every == 0 or step == run.max_steps or stop.requested:
+                    self.parts.checkpoints.save(step)
+            stop.raise_if_requested()
+        self.evaluate(step)
+        self.journal.report(self.parts.eval_pictures)
+
+    def train_step(self, step: int) -> dict[str, float]:
+        """One optimizer step on fresh samples of the current weights; returns its metrics."""
+        parts, config, clock = self.parts, self.config, Clock()
+        with clock.phase("generate"):
+            prompts = parts.train_data.load(parts.order.batch(step))
+            parts.train_data.prefetch(parts.order.batch(step + 1))
+            groups = parts.rollout.generate(prompts, self.sampling, step)
+            pending = parts.scorer.submit_all(groups, progress=step / config.run.max_steps)
+        with clock.phase("reward"):
+            experiences = parts.scorer.collect(pending)
+            check_unscored(step, experiences, config.reward.max_unscored_fraction)
+        with clock.phase("reference"):
+            parts.scorer.await_references(experiences, step)
+        batch = make_batch(step, experiences, config.algo)
+        with clock.phase("learn"):
+            learned = parts.learners.update(batch)
+        with clock.phase("sync"):
+            parts.rollout.load_weights(parts.learners.weights(version=step))
+        self.journal.rollouts(step, experiences, batch)
+        return self.journal.summarise(step, experiences, learned, clock, parts.train_data.bad_rows)
+
+    def sync(self, step: int) -> None:
+        """Gives the engines the learners' weights and proves that both are now one distribution."""
+        parts = self.parts
+        self.journal.say("proving that engine, trainer and reference agree")
+        parts.rollout.load_weights(parts.learners.weights(version=step))
+        probes = parts.train_data.load(parts.order.batch(step + 1)[: self.config.guard.num_probe_prompts])
+        worst = prove(probes, parts.rollout, parts.learners, parts.references, parts.guard, step)
+        self.journal.say(f"log-probabilities agree to {worst:.1e}")
+
+    def evaluate(self, step: int) -> None:
+        """Scores the held-out split with the current weights, unless this step's result is there already."""
+        if self.parts.evaluator is not None and not self.journal.has_evaluation(step):
+            self.journal.say(f"evaluating {len(self.parts.evaluator.indices)} held-out prompts")
+            self.journal.evaluation(step, self.parts.evaluator.run())

@@ -1,0 +1,71 @@
+"""Scores the policy on the held-out split: every prompt once greedily and once sampled at the training temperature."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.data.loader import PromptLoader
+from mixed_r1_ray.data.reader import RowInfo
+from mixed_r1_ray.experience import Experience, Scorer
+from mixed_r1_ray.remote import fetch
+from mixed_r1_ray.rollout.pool import RolloutPool
+from mixed_r1_ray.runtime.evaluation_table import EvalResult
+from mixed_r1_ray.types import Group, SamplingConfig
+
+CHUNK = 256  # prompts prepared and in flight at a time
+SEED_STEP = 0  # samples are seeded alike at every evaluation, so that before and after differ by the policy alone
+
+
+class Evaluator:
+    """Evaluates whatever weights the engines hold."""
+
+    def __init__(self, config: Config, loader: PromptLoader, rows: Sequence[RowInfo], rollout: RolloutPool, scorer: Scorer):
+        self.loader, self.rollout, self.scorer = loader, rollout, scorer
+        self.indices = choose(rows, config.eval.prompts_per_type)
+        length, temperature = config.rollout.max_new_tokens, config.rollout.temperature
+        self.modes = {
+            "greedy": SamplingConfig(1, length, greedy=True),
+            "sampled": SamplingConfig(1, length, temperature),
+        }
+
+    def run(self) -> list[EvalResult]:
+        """One result a prompt and mode."""
+        chunks = [self.indices[start : start + CHUNK] for start in range(0, len(self.indices), CHUNK)]
+        results = []
+        for chunk, following in zip(chunks, [*chunks[1:], []], strict=True):
+            prompts = self.loader.load(chunk)
+            self.loader.prefetch(following)
+            for mode, sampling in self.modes.items():
+                groups = self.rollout.generate(prompts, sampling, SEED_STEP)
+                pending = self.scorer.submit_all(groups, progress=0.0, with_reference=False)
+                results.extend(_results(mode, self.scorer.collect(pending)))
+        return results
+
+
+def choose(rows: Sequence[RowInfo], per_type: int | None) -> list[int]:
+    """The first `per_type` rows of each reward type; all where it is None."""
+    by_type: dict[str, list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        by_type[row.reward_type].append(index)
+    return sorted(index for indices in by_type.values() for index in indices[:per_type])
+
+
+def _results(mode: str, experiences: Sequence[Experience]) -> list[EvalResult]:
+    refs = [experience.group for experience in experiences]
+    groups: list[Group] = fetch(refs, what="responses of the evaluation", deadline_s=60.0)
+    return [
+        EvalResult(
+            prompt_id=experience.prompt.prompt_id,
+            reward_type=experience.prompt.reward_type,
+            source=experience.prompt.source,
+            mode=mode,
+            total=reward.total,
+            task=reward.task,
+            format=reward.format,
+            response=group.rollouts[0].text,
+        )
+        for experience, group in zip(experiences, groups, strict=True)
+        for reward in experience.rewards
+    ]

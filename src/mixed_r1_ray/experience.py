@@ -1,0 +1,125 @@
+"""From finished groups to what a step learns from: rewards, reference log-probabilities, advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ray import ObjectRef
+
+from mixed_r1_ray.algo.advantages import group_advantages
+from mixed_r1_ray.config import AlgoConfig
+from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.remote import wait_for
+from mixed_r1_ray.rewards.worker import PendingScore, RewardPool
+from mixed_r1_ray.rollout.pool import FinishedGroup
+from mixed_r1_ray.runtime.metrics import ScoredGroup
+from mixed_r1_ray.types import GroupInfo, Prompt, RewardBreakdown, TrainBatch, TrainGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """A group with all that is known of it. Tokens and pixels stay behind references."""
+
+    prompt: Prompt
+    info: GroupInfo
+    group: ObjectRef
+    rewards: tuple[RewardBreakdown, ...]
+    reference_logprobs: ObjectRef | None
+
+    def scored(self) -> ScoredGroup:
+        """The part that metrics are made of."""
+        prompt, info = self.prompt, self.info
+        return ScoredGroup(prompt.reward_type, prompt.source, self.rewards, info.response_lengths, info.finished)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingExperience:
+    """A finished group whose reward and reference are under way."""
+
+    finished: FinishedGroup
+    score: PendingScore
+    reference_logprobs: ObjectRef | None
+
+
+class Scorer:
+    """Sends each group to a reward worker and, where there is one, to the reference, the moment it is finished."""
+
+    def __init__(self, rewards: RewardPool, references: Sequence, reference_timeout_s: float):
+        self.rewards = rewards
+        self.references = list(references)
+        self.reference_timeout_s = reference_timeout_s
+        self._turn = 0
+
+    def submit_all(
+        self, groups: Iterable[FinishedGroup], progress: float = 0.0, with_reference: bool = True
+    ) -> list[PendingExperience]:
+        """Consumes the stream of groups to its end; scoring runs meanwhile."""
+        return list(self._submit(groups, progress, with_reference))
+
+    def _submit(
+        self, groups: Iterable[FinishedGroup], progress: float, with_reference: bool
+    ) -> Iterator[PendingExperience]:
+        for finished in groups:
+            prompt, num_samples = finished.prompt, len(finished.info.response_lengths)
+            score = self.rewards.submit(prompt, finished.group, num_samples, progress)
+            reference = None
+            if with_reference and self.references:
+                self._turn = (self._turn + 1) % len(self.references)
+                reference = self.references[self._turn].logprobs.remote(prompt.inputs, finished.group)
+            yield PendingExperience(finished, score, reference)
+
+    def collect(self, pending: Sequence[PendingExperience]) -> list[Experience]:
+        """The groups with their rewards, in the order of their prompt ids: the same whichever engine was faster."""
+        experiences = [
+            Experience(
+                part.finished.prompt,
+                part.finished.info,
+                part.finished.group,
+                self.rewards.collect(part.score),
+                part.reference_logprobs,
+            )
+            for part in pending
+        ]
+        return sorted(experiences, key=lambda experience: experience.prompt.prompt_id)
+
+    def await_references(self, experiences: Sequence[Experience], step: int) -> None:
+        """Returns when all reference log-probabilities are made."""
+        refs = [experience.reference_logprobs for experience in experiences if experience.reference_logprobs is not None]
+        wait_for(refs, what=f"reference judging step {step}", deadline_s=self.reference_timeout_s)
+
+
+def check_unscored(step: int, experiences: Sequence[Experience], allowed: float) -> None:
+    """Raises UserError where more than `allowed` of the step's samples could not be scored."""
+    rewards = [reward for experience in experiences for reward in experience.rewards]
+    unscored = [reward for reward in rewards if reward.total is None]
+    if len(unscored) > allowed * len(rewards):
+        raise UserError(
+            f"step {step}: {len(unscored)} of {len(rewards)} samples could not be scored (reward.max_unscored_fraction "
+            f"allows {allowed:.0%}); the first one: {unscored[0].detail}"
+        )
+
+
+def make_batch(step: int, experiences: Sequence[Experience], algo: AlgoConfig) -> TrainBatch:
+    """Advantages of the step's groups, as the learners take them."""
+    totals = [tuple(reward.total for reward in experience.rewards) for experience in experiences]
+    advantages = group_advantages(totals, algo.scale_rewards, algo.std_floor)
+    groups = tuple(
+        TrainGroup(
+            prompt_id=experience.prompt.prompt_id,
+            num_prompt_tokens=experience.prompt.num_tokens,
+            response_lengths=experience.info.response_lengths,
+            advantages=group,
+            inputs=experience.prompt.inputs,
+            group=experience.group,
+            reference_logprobs=experience.reference_logprobs,
+        )
+        for experience, group in zip(experiences, advantages, strict=True)
+    )
+    live = [
+        length
+        for group in groups
+        for length, advantage in zip(group.response_lengths, group.advantages, strict=True)
+        if advantage is not None
+    ]
+    return TrainBatch(step, groups, num_samples=len(live), num_tokens=sum(live))

@@ -1,0 +1,118 @@
+"""From a configuration to everything the loop works with, checked and ready."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from mixed_r1_ray.checkpointing import Checkpointer
+from mixed_r1_ray.cluster import Actors, await_ready, create_actors
+from mixed_r1_ray.cluster_plan import Plan
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.data.loader import PromptLoader
+from mixed_r1_ray.data.order import BatchOrder
+from mixed_r1_ray.data.worker import SplitInfo
+from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.evaluation import Evaluator
+from mixed_r1_ray.experience import Scorer
+from mixed_r1_ray.guard import Guard
+from mixed_r1_ray.policy.group import LearnerGroup
+from mixed_r1_ray.remote import fetch
+from mixed_r1_ray.rewards.worker import RewardPool
+from mixed_r1_ray.rollout.pool import RolloutPool
+from mixed_r1_ray.runtime.journal import Journal
+from mixed_r1_ray.runtime.run_dir import RunDir
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the driver's loop holds: pools of actors and the pure objects between them."""
+
+    order: BatchOrder
+    train_data: PromptLoader
+    rollout: RolloutPool
+    scorer: Scorer
+    learners: LearnerGroup
+    references: list
+    guard: Guard
+    evaluator: Evaluator | None
+    eval_pictures: Callable[[list[str]], dict[str, bytes]]
+    checkpoints: Checkpointer
+    first_step: int
+
+
+def prepare_inputs(config: Config, journal: Journal) -> tuple[Config, dict[str, str]]:
+    """Builds the tiny model and the synthetic data where the configuration asks for them.
+
+    Returns the configuration with the model's real path, and the record files by split.
+    """
+    from mixed_r1_ray.quickstart import build_missing
+
+    built = build_missing(config, journal)
+    splits = {"train": built.train} | ({"eval": built.eval} if built.eval else {})
+    return replace(config, model=replace(config.model, path=built.model)), splits
+
+
+def start_parts(config: Config, plan: Plan, splits: dict[str, str], run_dir: RunDir, journal: Journal) -> Parts:
+    """Starts all actors and hands them over ready. Raises UserError naming what could not be started."""
+    actors = create_actors(config, plan, splits)
+    rows = {split: _describe(actors, split, config, journal) for split in splits}
+    if len(rows["train"].rows) < config.rollout.prompts_per_step:
+        raise UserError(
+            f"data.train={config.data.train}: {len(rows['train'].rows)} usable rows are fewer than "
+            f"rollout.prompts_per_step={config.rollout.prompts_per_step}"
+        )
+    learners = LearnerGroup(actors.learner, config)
+    journal.say("starting learners")
+    learners.start()
+    await_ready(actors, config, journal.say)
+    checkpoints = Checkpointer(config, run_dir, learners, journal)
+    rollout = RolloutPool(actors.rollout, config.rollout.timeout_s)
+    rewards = RewardPool(actors.reward, config.reward.timeout_s, journal.warn)
+    scorer = Scorer(rewards, actors.reference, config.reference.timeout_s)
+    loaders = {
+        split: PromptLoader(actors.data, split, config, lambda bad: journal.warn(f"skipped: {bad}")) for split in splits
+    }
+    evaluator = (
+        Evaluator(config, loaders["eval"], rows["eval"].rows, rollout, scorer) if "eval" in splits else None
+    )
+    return Parts(
+        order=BatchOrder(
+            [row.reward_type for row in rows["train"].rows], config.rollout.prompts_per_step, config.run.seed
+        ),
+        train_data=loaders["train"],
+        rollout=rollout,
+        scorer=scorer,
+        learners=learners,
+        references=actors.reference,
+        guard=Guard.from_config(config),
+        evaluator=evaluator,
+        eval_pictures=_PictureSource(actors, rows.get("eval")),
+        checkpoints=checkpoints,
+        first_step=checkpoints.restore() + 1,
+    )
+
+
+def _describe(actors: Actors, split: str, config: Config, journal: Journal) -> SplitInfo:
+    journal.say(f"reading {split} data")
+    answer = actors.data[0].describe.remote(split)
+    info: SplitInfo = fetch(answer, what=f"data worker reading the {split} split", deadline_s=config.data.timeout_s)
+    for bad in info.bad_rows:
+        journal.warn(f"skipped: {bad}")
+    return info
+
+
+@dataclass(frozen=True)
+class _PictureSource:
+    """Encoded first pictures of held-out prompts by id, for the report."""
+
+    actors: Actors
+    split: SplitInfo | None
+
+    def __call__(self, prompt_ids: list[str]) -> dict[str, bytes]:
+        if self.split is None:
+            return {}
+        index = {row.record_id: number for number, row in enumerate(self.split.rows)}
+        answer = self.actors.data[0].pictures.remote("eval", [index[prompt_id] for prompt_id in prompt_ids])
+        pictures = fetch(answer, what="data worker reading pictures for the report", deadline_s=60.0)
+        return {prompt_id: picture for prompt_id, picture in zip(prompt_ids, pictures, strict=True) if picture}
