@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv right: bash jobs/install.sh [test]
+# Makes .venv right: bash jobs/install.sh
 # Creates it when missing, leaves it when up to date, refuses one it did not make. Deletes nothing.
 #   PYTHON=/path/to/python   which Python 3.11 or 3.12 to build it from
 set -euo pipefail
@@ -9,7 +9,6 @@ venv=$root/.venv
 marker=$venv/mixed-r1-ray # says that this script made the environment, and for which folder
 unfinished=$venv/mixed-r1-ray-unfinished # there while the environment is being made
 stamp=$venv/mixed-r1-ray-installed # fingerprint of what is in it
-extra=${1:-}
 torch_cpu_index=https://download.pytorch.org/whl/cpu
 
 say() { printf '%s\n' "$*" >&2; }
@@ -89,7 +88,7 @@ requirements="requirements-cpu.txt"
 if nvidia-smi -L >/dev/null 2>&1; then requirements="requirements.txt"; fi
 wanted=$(fingerprint "$requirements")
 installed=$(cat "$stamp" 2>/dev/null || true)
-if [[ $installed == "$wanted $extra" || $installed == "$wanted test" ]]; then exit 0; fi
+if [[ $installed == "$wanted" ]]; then exit 0; fi
 
 index=()
 if [[ $requirements == requirements-cpu.txt ]]; then
@@ -99,12 +98,12 @@ if [[ $requirements == requirements-cpu.txt ]]; then
 fi
 say "installing $requirements into .venv (a few minutes and about 4 GB the first time)"
 pip_install "${index[@]}" --requirement "$requirements"
-pip_install "${index[@]}" --editable ".${extra:+[$extra]}"
+pip_install "${index[@]}" --editable '.[test]'
 if [[ $requirements == requirements-cpu.txt ]]; then
   drop_unloadable
-  "$venv/bin/python" -m mixed_r1_ray.torchvision_on_cpu >/dev/null
+  "$venv/bin/python" -c 'from mixed_r1_ray.torchvision_on_cpu import install; install()'
 fi
 "$venv/bin/python" -c 'import torch, transformers, vllm, deepspeed, ray' >/dev/null ||
-  fail "the installation does not import; the traceback above says what"
-printf '%s %s\n' "$wanted" "$extra" >"$stamp"
+  fail "what was installed does not import: see the traceback above"
+printf '%s\n' "$wanted" >"$stamp"
 say "installed"
