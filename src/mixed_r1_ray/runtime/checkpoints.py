@@ -1,0 +1,150 @@
+"""Checkpoints that are whole or absent: written under a temporary name, hashed, renamed, verified before use.
+
+checkpoints/step_000100/   whatever the writers put there, and manifest.json: size and sha256 of every file, the state
+            latest         link to the newest one committed
+            .step_…        being written, or being deleted; never read
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from . import atomic
+
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"step_(\d{6,})")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint whose files were found to be what its manifest says."""
+
+    path: Path
+    step: int
+    state: dict[str, Any]
+
+
+def write_checkpoint(root: Path, step: int, writer: Callable[[Path], None], state: dict[str, Any],
+                     keep: int | None = None) -> Checkpoint:
+    """Let `writer` fill a folder and commit it; see `commit`."""
+    folder = begin(root, step)
+    writer(folder)
+    return commit(folder, state, keep)
+
+
+def begin(root: Path, step: int) -> Path:
+    """Make the temporary folder of a checkpoint; any number of processes may then write files into it.
+
+    Unfinished folders that an interrupted run left are removed, so begin only one checkpoint at a time.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    for leftover in root.glob(".step_*"):
+        shutil.rmtree(leftover)
+    folder = root / f".step_{step:06d}.partial"
+    folder.mkdir()
+    return folder
+
+
+def commit(folder: Path, state: dict[str, Any], keep: int | None = None) -> Checkpoint:
+    """Turn the folder of `begin`, once all have written, into root/step_<step>, and point `latest` at it.
+
+    `state` must be JSON: floats come back exactly, NaN is refused. An older checkpoint of the same step is replaced.
+    With `keep`, only the newest `keep` up to this step stay.
+    """
+    root, step = folder.parent, int(_NAME.search(folder.name).group(1))
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    entries = {name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in files.items()}
+    state = json.loads(json.dumps(state, allow_nan=False))  # as it will be read back: keys become strings
+    content = {"format": 1, "step": step, "files": entries, "state": state}
+    (folder / MANIFEST).write_text(json.dumps(content | {"sha256": _digest(content)}, indent=1, allow_nan=False),
+                                   encoding="utf-8")
+    for path in (*files.values(), folder / MANIFEST, *(sub for sub in folder.rglob("*") if sub.is_dir()), folder):
+        atomic.flush_to_disk(path)
+    final = root / f"step_{step:06d}"
+    replaced = _put_aside(final) if final.exists() else None
+    os.replace(folder, final)
+    if replaced is not None:
+        shutil.rmtree(replaced)
+    _point_latest(root, final.name)
+    atomic.flush_to_disk(root)
+    if keep is not None:
+        for old in [path for number, path in _steps(root) if number <= step][max(keep, 1):]:
+            shutil.rmtree(_put_aside(old))
+    return Checkpoint(final, step, state)
+
+
+def newest_valid(root: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest checkpoint whose every file has the size and hash of its manifest, or None.
+
+    The second value names the fault of each newer one that was passed over. Nothing is deleted.
+    """
+    faults = []
+    for _, path in _steps(root):
+        try:
+            return verify(path), faults
+        except UserError as error:
+            faults.append(str(error))
+    return None, faults
+
+
+def verify(path: Path) -> Checkpoint:
+    """Read one checkpoint folder and check every file. Raises UserError naming the first fault."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        claimed = manifest.pop("sha256")
+        step, files, state = manifest["step"], manifest["files"], manifest["state"]
+    except FileNotFoundError:
+        raise UserError(f"checkpoint {path} has no {MANIFEST}: it was not written to its end") from None
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"checkpoint {path}: {MANIFEST} cannot be read ({error!r})") from error
+    if _digest(manifest) != claimed:
+        raise UserError(f"checkpoint {path}: {MANIFEST} was changed after it was written")
+    for name, expected in files.items():
+        file = path / name
+        if not file.is_file():
+            raise UserError(f"checkpoint {path}: file {name} is missing")
+        size = file.stat().st_size
+        if size != expected["bytes"]:
+            raise UserError(f"checkpoint {path}: file {name} has {size} bytes instead of {expected['bytes']}")
+        if _sha256(file) != expected["sha256"]:
+            raise UserError(f"checkpoint {path}: the content of file {name} is damaged (sha256 differs)")
+    return Checkpoint(path, step, state)
+
+
+def _steps(root: Path) -> list[tuple[int, Path]]:
+    """Folders step_<n>, newest first."""
+    found = [(int(match.group(1)), path) for path in root.glob("step_*")
+             if (match := _NAME.fullmatch(path.name)) and path.is_dir()]
+    return sorted(found, reverse=True)
+
+
+def _point_latest(root: Path, name: str) -> None:
+    temporary = root / ".latest.tmp"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(name)
+    os.replace(temporary, root / "latest")
+
+
+def _put_aside(path: Path) -> Path:
+    """Rename a folder that is to be deleted: an interruption then leaves no half of one under a name that is read."""
+    doomed = path.with_name(f".{path.name}.deleted")
+    os.replace(path, doomed)
+    return doomed
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
