@@ -20,7 +20,12 @@ is_supported() { # PYTHON
 
 find_python() {
   local candidate
-  for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3 python; do
+  if [[ -n ${PYTHON:-} ]]; then
+    is_supported "$PYTHON" || fail "PYTHON=$PYTHON is not a Python 3.11 or 3.12"
+    echo "$PYTHON"
+    return
+  fi
+  for candidate in python3.11 python3.12 python3 python; do
     if is_supported "$candidate"; then
       echo "$candidate"
       return
