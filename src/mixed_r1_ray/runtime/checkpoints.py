@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from . import atomic
+from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.runtime import atomic
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step_(\d{6,})")

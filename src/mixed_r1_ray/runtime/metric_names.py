@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from ..types import REWARD_TYPES
+from mixed_r1_ray.types import REWARD_TYPES
 
 #: name -> what it is. Rewards by type are the task reward, in [0, 1]; `reward/mean` is the weighted total.
 METRICS: dict[str, str] = {
@@ -17,7 +17,7 @@ METRICS: dict[str, str] = {
     "data/bad_rows": "rows of the data set skipped so far",
     "data/epoch": "passes over the training data, with fraction",
     "kl/reference": "mean KL(policy || reference) a token, k3 estimate, nats",
-    "loss/policy": "policy loss, KL term included",
+    "loss/policy": "clipped policy loss of the update, without the KL term",
     "entropy": "mean entropy of the policy a token, nats",
     "grad_norm": "norm of the gradient before clipping",
     "learning_rate": "learning rate of the update",

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
 
-from ..errors import UserError
-from ..types import RewardBreakdown
-from . import atomic
-from .metric_names import check_names
+from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.types import RewardBreakdown
+from mixed_r1_ray.runtime import atomic
+from mixed_r1_ray.runtime.metric_names import check_names
 
 
 class MetricsLog:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from . import atomic
+from mixed_r1_ray.runtime import atomic
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..config import Config
-from ..errors import UserError
-from . import atomic, provenance
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.runtime import atomic, provenance
 
 HEADER = "# A run of mixed_r1_ray. Run it again with `python -m mixed_r1_ray.main conf=<this file>`."
 
@@ -216,6 +216,8 @@ def _write_config(path: Path, config: Config, resumed: bool) -> None:
     """Write the resolved configuration as YAML that can be run again; the environment stands in comments above it."""
     from omegaconf import OmegaConf
 
+    from mixed_r1_ray.config_load import config_to_yaml
+
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     environment: dict[str, Any] = {"started": now, "git_revision": provenance.git_revision(),
                                    "packages": provenance.package_versions()}
@@ -224,15 +226,8 @@ def _write_config(path: Path, config: Config, resumed: bool) -> None:
         environment["started"] = before.get("started", now)
         environment["continued"] = [*before.get("continued", []), now]
     comments = OmegaConf.to_yaml(OmegaConf.create(environment)).splitlines()
-    resolved = OmegaConf.to_yaml(OmegaConf.create(_plain(dataclasses.asdict(config))))
-    atomic.write_text(path / "config.yaml",
-                      "\n".join([HEADER, *(f"# {line}" for line in comments), "", resolved]))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    header = [HEADER, *(f"# {line}" for line in comments), ""]
+    atomic.write_text(path / "config.yaml", "\n".join([*header, config_to_yaml(config)]))
 
 
 class RunLock:
