@@ -211,4 +211,4 @@ def _optimizers(model) -> list:
 def _rate(step: int, steps: int) -> float:
     """Linear up, then linear down to a tenth."""
     warmup = max(1, WARMUP_FRACTION * steps)
-    return min((step + 1) / warmup, FINAL_FRACTION + (1 - FINAL_FRACTION) * (1 - step / steps))
+    return min((step + 1) / warmup, FINAL_FRACTION + (1 - FINAL_FRACTION) * (1 - step / max(1, steps)))
