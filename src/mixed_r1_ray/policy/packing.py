@@ -63,7 +63,7 @@ def attention_mask(segments: torch.Tensor) -> torch.Tensor:
     length = segments.shape[1]
     past = torch.ones(length, length, dtype=torch.bool).tril()
     query, key = segments.unsqueeze(2), segments.unsqueeze(1)
-    seen = past & (key != PADDING_SEGMENT) & ((key == PROMPT_SEGMENT) | (key == query))
+    seen = past & (query != PADDING_SEGMENT) & ((key == PROMPT_SEGMENT) | (key == query))
     return (seen | torch.eye(length, dtype=torch.bool)).unsqueeze(1)
 
 

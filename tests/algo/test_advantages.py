@@ -1,0 +1,92 @@
+"""Advantages against golden values and the plain formula in NumPy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixed_r1_ray.algo.advantages import group_advantages, has_zero_variance
+
+rewards = st.floats(0, 1.5)
+groups = st.lists(st.lists(st.none() | rewards, min_size=1, max_size=8), min_size=1, max_size=5)
+
+
+def test_golden_values_of_group_scaling():
+    first, second = group_advantages([[1, 0, 0, 1], [1, 0.5]])
+    assert first == pytest.approx([0.866024, -0.866024, -0.866024, 0.866024], abs=1e-6)
+    assert second == pytest.approx([0.707105, -0.707105], abs=1e-6)
+
+
+def test_golden_values_without_scaling():
+    assert group_advantages([[1, 0, 0, 1], [1, 0.5]], "none") == [
+        pytest.approx([0.5, -0.5, -0.5, 0.5]),
+        pytest.approx([0.25, -0.25]),
+    ]
+
+
+def test_batch_scaling_divides_every_group_by_the_standard_deviation_of_all_rewards():
+    batch = [[1.0, 0.0, 0.0, 1.0], [0.9, 0.8], [0.3, None]]
+    std = np.std([1.0, 0.0, 0.0, 1.0, 0.9, 0.8, 0.3], ddof=1)
+    first, second, third = group_advantages(batch, "batch")
+    assert first == pytest.approx(np.array([0.5, -0.5, -0.5, 0.5]) / (std + 1e-6))
+    assert second == pytest.approx(np.array([0.05, -0.05]) / (std + 1e-6))
+    assert third == (0.0, None)
+
+
+def test_unscored_sample_stays_none_and_changes_nobody_elses_advantage():
+    (with_gap,) = group_advantages([[1.0, None, 0.0, 0.5]])
+    (without,) = group_advantages([[1.0, 0.0, 0.5]])
+    assert with_gap[1] is None
+    assert (with_gap[0], *with_gap[2:]) == without
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_group_with_nothing_to_compare_has_advantage_zero_or_none(scale):
+    assert group_advantages([[0.7], [None, 0.7], [None, None]], scale) == [(0.0,), (None, 0.0), (None, None)]
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_equal_rewards_teach_nothing_even_where_their_mean_rounds(scale):
+    (advantages,) = group_advantages([[0.1] * 7], scale)
+    assert advantages == pytest.approx([0.0] * 7, abs=1e-9)
+
+
+def test_floor_holds_back_a_hairs_breadth_of_spread():
+    (loose,) = group_advantages([[0.80, 0.81]])
+    (held,) = group_advantages([[0.80, 0.81]], std_floor=0.1)
+    assert loose[1] == pytest.approx(0.7070, abs=1e-3)
+    assert held[1] == pytest.approx(0.005 / (0.1 + 1e-6))
+
+
+def test_floor_leaves_wide_groups_and_unscaled_advantages_alone():
+    assert group_advantages([[1, 0]], std_floor=0.1) == group_advantages([[1, 0]])
+    assert group_advantages([[1, 0]], "none", std_floor=9.0) == [pytest.approx([0.5, -0.5])]
+
+
+@given(groups)
+def test_equals_the_formula_and_sums_to_zero_in_each_group(batch):
+    for group, advantages in zip(batch, group_advantages(batch), strict=True):
+        scored = np.array([reward for reward in group if reward is not None])
+        std = scored.std(ddof=1) if len(scored) > 1 else 0.0
+        expected = [None if reward is None else (reward - scored.mean()) / (std + 1e-6) for reward in group]
+        live = [advantage for advantage in advantages if advantage is not None]
+        assert [advantage is None for advantage in advantages] == [reward is None for reward in group]
+        assert live == pytest.approx([value for value in expected if value is not None], abs=1e-6)
+        assert math.fsum(live) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_unknown_scale_is_refused_with_the_valid_ones():
+    with pytest.raises(ValueError, match="'gruop'.*group, batch, none"):
+        group_advantages([[1, 0]], "gruop")
+
+
+@pytest.mark.parametrize(
+    ("group", "flat"),
+    [([1, 1], True), ([None, 0.5], True), ([None], True), ([0.5, None, 0.5 + 1e-15], True), ([1, None, 0], False)],
+)
+def test_zero_variance_looks_at_scored_samples_only(group, flat):
+    assert has_zero_variance(group) is flat

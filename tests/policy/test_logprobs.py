@@ -1,0 +1,179 @@
+"""The packed forward against plain transformers forwards of one sample at a time, for both families."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from mixed_r1_ray.config import ModelConfig
+from mixed_r1_ray.policy.loading import load_policy
+from mixed_r1_ray.policy.logprobs import PolicyModel, token_logprobs
+from mixed_r1_ray.policy.packing import pack
+from mixed_r1_ray.types import PromptInputs
+
+TEMPERATURE = 0.8
+PICTURE_SIZES = [[(112, 112)], [(60, 100), (112, 40)], [], [(30, 30), (112, 112), (90, 57)]]  # a list a prompt
+
+
+@dataclass
+class Case:
+    """A policy, and groups that mix no, one and several pictures, of several sizes, with responses of many lengths."""
+
+    policy: PolicyModel
+    prompts: list[PromptInputs]
+    responses: list[list[np.ndarray]]
+
+
+def make_case(path: str, picture_sizes=PICTURE_SIZES, **limits) -> Case:
+    torch.manual_seed(0)
+    policy = load_policy(ModelConfig(path=path, **limits), TEMPERATURE).eval()
+    adapter, random = policy.adapter, np.random.default_rng(0)
+    prompts, responses = [], []
+    for number, sizes in enumerate(picture_sizes):
+        pictures = [random.integers(0, 255, (height, width, 3), dtype=np.uint8) for width, height in sizes]
+        text = adapter.prompt_text("Where is the red circle?" + " a" * number, len(pictures))
+        prompts.append(adapter.encode(text, pictures))
+        ordinary = sorted(set(range(len(adapter.tokenizer))) - set(adapter.banned_token_ids))
+        lengths = random.integers(1, 9, size=3 if number else 1)
+        responses.append([random.choice(ordinary, length).astype(np.int32) for length in lengths])
+    return Case(policy, prompts, responses)
+
+
+@pytest.fixture(scope="module")
+def case(checkpoint) -> Case:
+    return make_case(checkpoint)
+
+
+def plain_logprobs(policy: PolicyModel, prompt: PromptInputs, response: np.ndarray) -> torch.Tensor:
+    """One sample as anybody would score it: the model's own forward, then a log-softmax without the media tokens."""
+    input_ids = torch.tensor([[*prompt.input_ids.tolist(), *response.tolist()]])
+    inputs = {name: torch.from_numpy(array) for name, array in prompt.pixels.items()}
+    if policy.adapter.model_type == "qwen2_5_vl" and inputs:
+        types = (torch.from_numpy(prompt.input_ids) == policy.model.config.image_token_id).int()
+        inputs["mm_token_type_ids"] = torch.nn.functional.pad(types, (0, len(response))).unsqueeze(0)
+    if hasattr(policy.model.model, "rope_deltas"):
+        policy.model.model.rope_deltas = None  # the class keeps the last call's
+    attention = torch.ones_like(input_ids)
+    logits = policy.model(input_ids=input_ids, attention_mask=attention, use_cache=False, **inputs).logits[0]
+    logits = logits[len(prompt.input_ids) - 1 : -1]
+    biased = torch.stack(
+        [logits[:, v] - (100.0 if v in policy.adapter.banned_token_ids else 0.0) for v in range(logits.shape[1])], dim=1
+    )
+    return (biased / TEMPERATURE).log_softmax(-1)[torch.arange(len(response)), torch.from_numpy(response).long()]
+
+
+def plain(case: Case) -> torch.Tensor:
+    return torch.cat(
+        [
+            plain_logprobs(case.policy, prompt, response)
+            for prompt, row in zip(case.prompts, case.responses, strict=True)
+            for response in row
+        ]
+    )
+
+
+def packed(case: Case) -> torch.Tensor:
+    groups = pack(case.prompts, case.responses, case.policy.adapter, case.policy.model)
+    return case.policy(groups)[0]
+
+
+def gradients(policy: PolicyModel, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    policy.zero_grad()
+    loss.backward()
+    return {name: parameter.grad for name, parameter in policy.model.named_parameters() if parameter.grad is not None}
+
+
+def test_log_probabilities_equal_plain_forwards(case):
+    with torch.no_grad():
+        torch.testing.assert_close(packed(case), plain(case), atol=1e-5, rtol=0)
+
+
+def test_gradients_equal_plain_forwards_vision_tower_included(case):
+    weights = torch.linspace(-1, 1, sum(len(response) for row in case.responses for response in row))
+    ours = gradients(case.policy, (packed(case) * weights).sum())
+    theirs = gradients(case.policy, (plain(case) * weights).sum())
+    assert ours.keys() == theirs.keys()
+    assert {case.policy.adapter.part_of(name) for name in ours} == {"vision", "projector", "language"}
+    for name, gradient in theirs.items():
+        scale = max(1.0, gradient.abs().max().item())
+        torch.testing.assert_close(ours[name], gradient, atol=1e-5 * scale, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    assert max(g.abs().max() for n, g in theirs.items() if case.policy.adapter.part_of(n) == "vision") > 1e-3
+
+
+def test_pictures_matter(case):
+    """The comparison would also hold for a forward that ignores pictures; this one does not."""
+    darker = [
+        PromptInputs(prompt.input_ids, {name: a * 0.5 if a.dtype == np.float32 else a for name, a in prompt.pixels.items()})
+        for prompt in case.prompts
+    ]
+    with torch.no_grad():
+        difference = (packed(case) - packed(Case(case.policy, darker, case.responses))).abs()
+    lengths = [sum(len(response) for response in row) for row in case.responses]
+    for prompt, part in zip(case.prompts, difference.split(lengths), strict=True):
+        assert (part.max() > 1e-4) == bool(prompt.pixels)
+
+
+def test_a_group_scores_the_same_alone_and_among_others(case):
+    with torch.no_grad():
+        together = packed(case)
+        alone = [packed(Case(case.policy, [p], [r])) for p, r in zip(case.prompts, case.responses, strict=True)]
+    torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=0)
+
+
+def test_text_alone_needs_no_pictures(case):
+    text_only = [(p, r) for p, r in zip(case.prompts, case.responses, strict=True) if not p.pixels]
+    prompts, responses = map(list, zip(*text_only, strict=True))
+    texts = Case(case.policy, prompts, responses)
+    with torch.no_grad():
+        torch.testing.assert_close(packed(texts), plain(texts), atol=1e-5, rtol=0)
+
+
+def test_several_tiles_a_picture_equal_plain_forwards(tiny_checkpoints):
+    tiles = make_case(tiny_checkpoints["internvl"], [[(224, 112)], [(112, 336), (112, 112)]], max_tiles=4)
+    assert len(tiles.prompts[0].pixels["pixel_values"]) == 3  # two tiles and a thumbnail
+    with torch.no_grad():
+        torch.testing.assert_close(packed(tiles), plain(tiles), atol=1e-5, rtol=0)
+
+
+def test_image_tokens_without_features_are_named_not_scattered_wrongly(case):
+    groups = pack(case.prompts[:1], case.responses[:1], case.policy.adapter, case.policy.model)
+    groups.input_ids[0, -1] = case.policy.adapter.image_token_id  # as if the policy had said one
+    with pytest.raises(ValueError, match="17 image tokens in the prompts but 16 image features"):
+        case.policy(groups)
+
+
+def test_frozen_vision_gets_no_gradient_and_language_gets_the_same(case):
+    full = gradients(case.policy, packed(case).sum())
+    frozen = PolicyModel(case.policy.model, case.policy.adapter, TEMPERATURE, train_vision=False)
+    partial = gradients(frozen, packed(Case(frozen, case.prompts, case.responses)).sum())
+    assert {frozen.adapter.part_of(name) for name in partial} == {"language"}
+    for name, gradient in partial.items():
+        torch.testing.assert_close(gradient, full[name], atol=1e-5, rtol=1e-5)
+
+
+def test_token_logprobs_equal_the_float64_formula():
+    logits = torch.tensor([[1.0, 2.0, 3.0, 9.0], [0.0, -1.0, 0.5, 50.0]])
+    logprobs, entropy = token_logprobs(logits, torch.tensor([2, 0]), (3,), temperature=0.5)
+    for row, (chosen, total) in enumerate(zip(logprobs.tolist(), entropy.tolist(), strict=True)):
+        scaled = logits[row, :3].double().numpy() / 0.5
+        expected = scaled - np.log(np.exp(scaled).sum())
+        assert chosen == pytest.approx(expected[[2, 0][row]], abs=1e-6)
+        assert total == pytest.approx(-(np.exp(expected) * expected).sum(), abs=1e-6)
+
+
+def test_entropy_carries_no_gradient_and_log_probabilities_do():
+    logits = torch.randn(3, 5, requires_grad=True)
+    logprobs, entropy = token_logprobs(logits, torch.tensor([0, 1, 2]), (4,), temperature=1.0)
+    assert logprobs.requires_grad and not entropy.requires_grad
+
+
+def test_gradient_of_token_logprobs_matches_finite_differences():
+    logits = torch.randn(2, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+
+    def chosen(values):
+        return token_logprobs(values, torch.tensor([1, 4]), (0, 5), temperature=0.7)[0]
+
+    assert torch.autograd.gradcheck(chosen, (logits,))
