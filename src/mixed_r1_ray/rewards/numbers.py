@@ -1,0 +1,159 @@
+"""Numbers as charts and people write them: separators, currencies, scale words, percent signs, units."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from dataclasses import dataclass
+
+_MAX_LENGTH = 200  # characters of a written number with its unit
+
+_SCALES = {
+    **dict.fromkeys(("hundred", "hundreds"), 1e2),
+    **dict.fromkeys(("k", "K", "thousand", "thousands"), 1e3),
+    **dict.fromkeys(("lakh", "lakhs"), 1e5),
+    **dict.fromkeys(("M", "mn", "mln", "million", "millions"), 1e6),  # a small m is a metre
+    **dict.fromkeys(("crore", "crores"), 1e7),
+    **dict.fromkeys(("B", "bn", "bln", "billion", "billions"), 1e9),
+    **dict.fromkeys(("T", "tn", "trn", "trillion", "trillions"), 1e12),
+}
+# Units that contradict one another. Any other unit is taken as said of the same thing.
+_UNITS = {
+    **dict.fromkeys(("$", "us$", "usd", "dollar", "dollars"), "dollar"),
+    **dict.fromkeys(("€", "eur", "euro", "euros"), "euro"),
+    **dict.fromkeys(("£", "gbp", "pound sterling"), "pound sterling"),
+    **dict.fromkeys(("¥", "jpy", "yen"), "yen"),
+    **dict.fromkeys(("₹", "inr", "rs", "rs.", "rupee", "rupees"), "rupee"),
+    **dict.fromkeys(("mg", "milligram", "milligrams"), "mg"),
+    **dict.fromkeys(("g", "gram", "grams"), "g"),
+    **dict.fromkeys(("kg", "kilogram", "kilograms", "kilos"), "kg"),
+    **dict.fromkeys(("t", "ton", "tons", "tonne", "tonnes"), "t"),
+    **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetres"), "mm"),
+    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetres"), "cm"),
+    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), "m"),
+    **dict.fromkeys(("km", "kilometer", "kilometers", "kilometres"), "km"),
+    **dict.fromkeys(("mi", "mile", "miles"), "mile"),
+    **dict.fromkeys(("s", "sec", "second", "seconds"), "s"),
+    **dict.fromkeys(("min", "mins", "minute", "minutes"), "min"),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), "h"),
+    **dict.fromkeys(("day", "days"), "day"),
+    **dict.fromkeys(("week", "weeks"), "week"),
+    **dict.fromkeys(("month", "months"), "month"),
+    **dict.fromkeys(("year", "years", "yr", "yrs"), "year"),
+}
+_PERCENT = r"%|per\s?cent(?:age)?(?![a-z])(?:\s+points?)?|pct(?![a-z])"
+_CURRENCY = r"(?:US|HK|NZ|AU|CA|[AC])?\$|[€£¥₹₩₽]|(?:USD|EUR|GBP|JPY|INR|CNY|RMB|Rs\.?)(?![A-Za-z])"
+_NUMBER = re.compile(
+    rf"""(?P<about>(?i:about|approximately|approx\.?|around|roughly|nearly|almost)\s+|[~≈]\s*)?
+         (?P<sign>[-+]|(?i:minus|negative)\s+)?(?P<currency>{_CURRENCY})?\s?(?P<inner_sign>[-+])?
+         (?P<digits>[0-9]{{1,3}}(?:,[0-9]{{2,3}})*,[0-9]{{3}}(?:\.[0-9]*)?
+                  | [0-9]{{1,3}}(?:[\ '][0-9]{{3}})+(?:\.[0-9]+)?
+                  | [0-9]{{1,3}}(?:\.[0-9]{{3}})+,[0-9]{{1,2}}
+                  | [0-9]+,[0-9]{{1,2}}
+                  | [0-9]+(?:\.[0-9]*)? | \.[0-9]+ )
+         (?P<exponent>[eE][-+]?[0-9]{{1,4}}|\s?[x×*]\s?10\s?\^\s?[-+]?[0-9]{{1,3}})?
+         (?:\s?-?(?P<scale>[A-Za-z]+)(?![A-Za-z0-9]))??
+         (?:\s?(?P<percent>(?i:{_PERCENT})))?
+         (?:[\s-]?(?P<unit>[A-Za-z°µμ$€£¥/][^,;:=<>()\[\]0-9]{{0,60}}[23]?))?""",
+    re.VERBOSE,
+)
+_HEDGE = re.compile(r"(?<![a-z])(?:or|not|nor|but|between|than|least|most|over|under|above|below|to|and)(?![a-z])|n't", re.IGNORECASE)
+_MINUS = str.maketrans({"−": "-", "–": "-", "—": "-", "﹣": "-"})
+_NON_FINITE = re.compile(r"[-+]?(?:nan|inf|infinity|∞)", re.IGNORECASE)
+YEARS = range(1800, 2101)  # four bare digits in this range are a year (choice)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number as written. `value` has its scale word applied, but not its percent sign."""
+
+    value: float
+    percent: bool = False
+    unit: str | None = None  # one of those that contradict one another
+    is_year: bool = False
+
+
+def parse_number(text: str) -> Number | None:
+    """The number that the whole text writes, or None. Never infinite, never NaN."""
+    if len(text) > _MAX_LENGTH:
+        return None
+    text = unicodedata.normalize("NFKC", text).translate(_MINUS).strip()
+    if text.startswith("(") and text.endswith(")"):
+        text = text[1:-1].strip()
+    found = _NUMBER.fullmatch(text)
+    if found is None or (found["sign"] and found["inner_sign"]) or _HEDGE.search(found["unit"] or ""):
+        return None
+    scale, unit = found["scale"] or "", found["unit"] or ""
+    factor = _scale(scale)
+    if factor is None:  # the word is a unit: five apples
+        factor, unit = _scale(unit.split()[0]) if unit else None, unit
+        factor, unit = (1.0, f"{scale} {unit}".strip()) if factor is None else (factor, " ".join(unit.split()[1:]))
+    value = _value(found) * factor
+    if not math.isfinite(value):
+        return None
+    marks = ("about", "sign", "inner_sign", "currency", "exponent", "percent", "unit", "scale")
+    bare = len(found["digits"]) == 4 and found["digits"].isdigit() and not any(found[mark] for mark in marks)
+    return Number(value, bool(found["percent"]), _unit(found["currency"], unit), bare and int(value) in YEARS)
+
+
+def read_number(text: str) -> Number | None:
+    """The number that the text writes, or the only one in a short sentence; None if there is none, or a choice."""
+    number = parse_number(text)
+    if number is not None or len(text) > _MAX_LENGTH or _HEDGE.search(text):
+        return number
+    words = text.split()
+    places = [place for place, word in enumerate(words) if any(char.isdigit() for char in word)]
+    if len(places) != 1:
+        return None
+    (place,) = places
+    for end in (len(words), place + 2, place + 1):  # with all that follows as its unit, with one word, with none
+        number = parse_number(" ".join(words[place:end]).strip("()[]\"'.,;:!?"))
+        if number is not None:
+            return number
+    return None
+
+
+def is_non_finite(text: str) -> bool:
+    """Whether the text is how a program writes not-a-number or infinity."""
+    return _NON_FINITE.fullmatch(text.strip()) is not None
+
+
+def within(prediction: Number, gold: Number, tolerance: float, percent_axis: bool = False) -> bool:
+    """Whether the two agree: |prediction - gold| ≤ tolerance · |gold|, years and zero exactly.
+
+    Of a percentage and a bare number x, x is a fraction if |x| < 1, else it is read at face value; never both
+    (choice). percent_axis: the question speaks of percent, so a bare gold is read at face value.
+    """
+    if prediction.unit and gold.unit and prediction.unit != gold.unit:
+        return False
+    value, target = prediction.value, gold.value
+    if prediction.percent and not gold.percent and abs(target) < 1 and not percent_axis:
+        value = value / 100
+    elif gold.percent and not prediction.percent and abs(value) < 1:
+        value = value * 100
+    allowed = 0.0 if gold.is_year else tolerance * abs(target)
+    return abs(value - target) <= allowed + 1e-9 * abs(target)
+
+
+def _value(found: re.Match) -> float:
+    digits = found["digits"].replace(" ", "").replace("'", "")
+    if re.fullmatch(r"[0-9.]+,[0-9]{1,2}", digits):
+        digits = digits.replace(".", "").replace(",", ".")
+    value = float(digits.replace(",", ""))
+    if found["exponent"]:
+        try:
+            value *= 10.0 ** int(re.sub(r"\s?[x×*]\s?10\s?\^\s?|[eE]", "", found["exponent"]))
+        except OverflowError:
+            return math.inf
+    signs = (found["sign"] or "") + (found["inner_sign"] or "")
+    return -value if signs.startswith("-") or signs.strip().lower() in ("minus", "negative") else value
+
+
+def _scale(word: str) -> float | None:
+    """Factor of a scale word (case counts only for single letters); 1 for no word; None for any other word."""
+    return 1.0 if not word else _SCALES.get(word if len(word) == 1 else word.lower())
+
+
+def _unit(currency: str | None, words: str) -> str | None:
+    return _UNITS.get((currency or words).strip().lower())
