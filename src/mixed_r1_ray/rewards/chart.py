@@ -89,7 +89,7 @@ def _matches(answer: str, gold: Item, tolerance: float, percent_axis: bool) -> t
 
 
 def _score_list(answer: str, gold: ChartGold, tolerance: float, ordered: bool) -> TaskScore:
-    parts = _split_list(without_lead_in(unwrap(answer)))
+    parts = _split_list(without_lead_in(unwrap(answer)), len(gold.items))
     if len(parts) != len(gold.items):
         return TaskScore(0.0, f"read {len(parts)} elements where the gold has {len(gold.items)}: wrong")
     right = [[_matches(part, item, tolerance, gold.percent_axis)[0] for item in gold.items] for part in parts]
@@ -110,8 +110,11 @@ def _can_pair(right: list[list[bool]]) -> bool:
 _SEPARATOR = re.compile(r"\s*[;\n|]\s*|\s*,\s+(?:and\s+)?|\s+(?:and|&)\s+", re.IGNORECASE)
 
 
-def _split_list(text: str) -> list[str]:
-    """Elements of `[a, b]`, JSON or `a, b and c`. A comma without a space separates only where nothing else does."""
+def _split_list(text: str, expected: int | None = None) -> list[str]:
+    """Elements of `[a, b]`, JSON or `a, b and c`. A comma without a space separates only where nothing else does.
+
+    expected: how many there should be; it decides whether `100,200` is one number or two.
+    """
     text = text.strip()
     try:
         values = json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
@@ -122,7 +125,7 @@ def _split_list(text: str) -> list[str]:
     if text.startswith(("[", "(")) and text.endswith(("]", ")")):
         text = text[1:-1].strip()
     parts = _SEPARATOR.split(text)
-    if len(parts) == 1 and parse_number(text) is None:
+    if len(parts) == 1 and (expected != 1 if expected else parse_number(text) is None):
         parts = text.split(",")
     return [part.strip() for part in parts if part.strip()]
 

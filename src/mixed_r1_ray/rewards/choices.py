@@ -23,7 +23,8 @@ _NEGATED = re.compile(r"(?<!\w)(?:not|isn'?t|neither|nor|except|without|never)\s
 _HEDGE = re.compile(r"(?<!\w)(?:not|no|never|neither|nor|or|cannot|if|whether|except|without|unsure|unclear|unknown)(?!\w)|n['’]t(?!\w)",
                     re.IGNORECASE)  # fmt: skip
 _MAX_SENTENCE = 30  # words in which an option's text may stand (choice)
-_MASK = "\x00"
+_MASK = "\x00"  # stands where an option's text was
+_ARTICLE_BEFORE = re.compile(rf" (?!(?:or|and|nor|is|are|was|but|because|since|as|due|given|for)\b)[a-z{_MASK}]")
 
 
 class Named(NamedTuple):
@@ -140,9 +141,8 @@ def _letters(masked: str, whole: str) -> set[int]:
     for found in _NAMED_LETTER.finditer(masked):
         letter = found[found.lastgroup]
         after = masked[found.end() : found.end() + 24]
-        if found.lastgroup != "bracketed" and letter in "AaI" and re.match(rf" +(?:[a-z{_MASK}])", after):
-            if not _EXPLANATION.match(after.lstrip()):
-                continue
+        if found.lastgroup != "bracketed" and letter in "AaI" and _ARTICLE_BEFORE.match(after):
+            continue
         if not _NEGATED.search(masked[max(0, found.start() - 32) : found.start()]):
             letters.add(_index(letter))
     start = _LABEL.match(masked)

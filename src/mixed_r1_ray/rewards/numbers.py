@@ -53,7 +53,6 @@ _NUMBER = re.compile(
                   | [0-9]+,[0-9]{{1,2}}
                   | [0-9]+(?:\.[0-9]*)? | \.[0-9]+ )
          (?P<exponent>[eE][-+]?[0-9]{{1,4}}|\s?[x×*]\s?10\s?\^\s?[-+]?[0-9]{{1,3}})?
-         (?:\s?-?(?P<scale>[A-Za-z]+)(?![A-Za-z0-9]))??
          (?:\s?(?P<percent>(?i:{_PERCENT})))?
          (?:[\s-]?(?P<unit>[A-Za-z°µμ$€£¥/][^,;:=<>()\[\]0-9]{{0,60}}[23]?))?""",
     re.VERBOSE,
@@ -84,15 +83,13 @@ def parse_number(text: str) -> Number | None:
     found = _NUMBER.fullmatch(text)
     if found is None or (found["sign"] and found["inner_sign"]) or _HEDGE.search(found["unit"] or ""):
         return None
-    scale, unit = found["scale"] or "", found["unit"] or ""
-    factor = _scale(scale)
-    if factor is None:  # the word is a unit: five apples
-        factor, unit = _scale(unit.split()[0]) if unit else None, unit
-        factor, unit = (1.0, f"{scale} {unit}".strip()) if factor is None else (factor, " ".join(unit.split()[1:]))
-    value = _value(found) * factor
+    scale, _, rest = (found["unit"] or "").partition(" ")
+    factor = _SCALES.get(scale if len(scale) == 1 else scale.lower())
+    unit = rest if factor else found["unit"] or ""
+    value = _value(found) * (factor or 1.0)
     if not math.isfinite(value):
         return None
-    marks = ("about", "sign", "inner_sign", "currency", "exponent", "percent", "unit", "scale")
+    marks = ("about", "sign", "inner_sign", "currency", "exponent", "percent", "unit")
     bare = len(found["digits"]) == 4 and found["digits"].isdigit() and not any(found[mark] for mark in marks)
     return Number(value, bool(found["percent"]), _unit(found["currency"], unit), bare and int(value) in YEARS)
 
@@ -148,11 +145,6 @@ def _value(found: re.Match) -> float:
             return math.inf
     signs = (found["sign"] or "") + (found["inner_sign"] or "")
     return -value if signs.startswith("-") or signs.strip().lower() in ("minus", "negative") else value
-
-
-def _scale(word: str) -> float | None:
-    """Factor of a scale word (case counts only for single letters); 1 for no word; None for any other word."""
-    return 1.0 if not word else _SCALES.get(word if len(word) == 1 else word.lower())
 
 
 def _unit(currency: str | None, words: str) -> str | None:
