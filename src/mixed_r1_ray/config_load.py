@@ -123,8 +123,8 @@ def find_conf(name: str) -> Path:
     confs = available_confs()
     if name not in confs:
         near = get_close_matches(name, confs, n=2, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ConfigError(f"conf={name}: unknown; {hint}There are {', '.join(sorted(confs)) or 'none here'}")
+        hint = f"did you mean {' or '.join(near)}? All: " if near else "there are "
+        raise ConfigError(f"conf={name}: unknown; {hint}{', '.join(sorted(confs)) or 'none here'}")
     return confs[name]
 
 
