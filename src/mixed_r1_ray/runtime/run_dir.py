@@ -37,13 +37,10 @@ OWN_FOLDERS = ("rollouts", "evals/pictures", "evals", "checkpoints", "wandb")
 
 
 @dataclasses.dataclass(frozen=True)
-class RunDir:
-    """An open run folder, locked until `close`. `resumed`: it already held steps of this very run."""
+class RunFiles:
+    """What lies where below a run's folder."""
 
     path: Path
-    resumed: bool
-    warnings: tuple[str, ...]
-    lock: RunLock
 
     @property
     def config_file(self) -> Path:
@@ -70,8 +67,21 @@ class RunDir:
         return self.path / "evals"
 
     @property
+    def pictures(self) -> Path:
+        return self.path / "evals" / "pictures"
+
+    @property
     def report_file(self) -> Path:
         return self.path / "report.html"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDir(RunFiles):
+    """An open run folder, locked until `close`. `resumed`: it already held steps of this very run."""
+
+    resumed: bool
+    warnings: tuple[str, ...]
+    lock: RunLock
 
     def close(self) -> None:
         """Let another driver have the folder."""
