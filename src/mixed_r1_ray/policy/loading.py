@@ -11,16 +11,25 @@ from mixed_r1_ray.vlm.base import VLMAdapter, load_adapter
 
 
 def load_policy(config: ModelConfig, temperature: float, freeze: str = "none") -> PolicyModel:
-    """The checkpoint at `config.path`, in `config.dtype`, with the parts named by `freeze` not trained."""
+    """The checkpoint at `config.path`, in `config.dtype`, with the parts named by `freeze` not trained.
+
+    Raises UserError where its weights cannot be read or do not fill the whole model.
+    """
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     adapter = load_adapter(config)
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            config.path, dtype=getattr(torch, config.dtype), attn_implementation="sdpa"
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            config.path, dtype=getattr(torch, config.dtype), attn_implementation="sdpa", output_loading_info=True
         )
-    except OSError as error:
-        raise UserError(f"model.path={config.path}: no usable checkpoint there ({error})") from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"model.path={config.path}: its weights cannot be read ({error})") from error
+    if missing := sorted(report["missing_keys"]):  # transformers fills them with noise, and only warns
+        raise UserError(
+            f"model.path={config.path}: the checkpoint lacks {len(missing)} of the model's parameters: "
+            f"{', '.join(missing[:5])}"
+        )
     train_vision = freeze_parts(model, adapter, freeze)
     return PolicyModel(model, adapter, temperature, train_vision)
 

@@ -34,9 +34,9 @@ class StepStatistics:
             ]
         )
         self.has_reference |= kl is not None
-        worst = float(difference.abs().max())
-        if not worst <= self.mismatch_abs_max:  # also true for NaN
-            token = int(difference.abs().nan_to_num(torch.inf).argmax())
+        mismatch = difference.abs().nan_to_num(torch.inf)  # NaN must not be forgotten when finite ones follow
+        worst, token = float(mismatch.max()), int(mismatch.argmax())
+        if worst > self.mismatch_abs_max:
             response = int(torch.searchsorted(tokens.response_lengths.cumsum(0), token, right=True))
             self.mismatch_abs_max, self.worst_prompt_id = worst, tokens.prompt_ids[response]
 
@@ -44,7 +44,7 @@ class StepStatistics:
         """The same statistics over all ranks."""
         gathered: list = [None] * dist.get_world_size()
         dist.all_gather_object(gathered, (self.sums, self.mismatch_abs_max, self.worst_prompt_id, self.has_reference))
-        worst = max(gathered, key=lambda part: float("inf") if part[1] != part[1] else part[1])
+        worst = max(gathered, key=lambda part: part[1])
         return StepStatistics(
             sums=torch.stack([part[0] for part in gathered]).sum(0),
             mismatch_abs_max=worst[1],

@@ -6,10 +6,8 @@ a heavy half (the model: picture features, position ids), used where log-probabi
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -100,25 +98,21 @@ class VLMAdapter(ABC):
 
 
 def load_adapter(config: ModelConfig) -> VLMAdapter:
-    """The adapter of the checkpoint at `config.path`. Raises UserError for a family that has none."""
-    from transformers import AutoConfig, AutoProcessor
+    """The adapter of the checkpoint at `config.path`. Raises UserError for no checkpoint and for an unknown family."""
+    from transformers import AutoConfig, AutoProcessor, PretrainedConfig
 
     from mixed_r1_ray.vlm.internvl import InternVLAdapter
     from mixed_r1_ray.vlm.qwen2_5_vl import Qwen2_5_VLAdapter
 
     families = {family.model_type: family for family in (InternVLAdapter, Qwen2_5_VLAdapter)}
-    checkpoint = AutoConfig.from_pretrained(config.path)
-    family = families.get(checkpoint.model_type)
-    if family is None:
-        hint = " (use the transformers-native checkpoint, whose name ends in -hf)" if _is_remote_internvl(config) else ""
-        raise UserError(
-            f"model.path={config.path}: no adapter for model type '{checkpoint.model_type}'{hint}; "
-            f"known: {', '.join(families)}"
-        )
-    return family(AutoProcessor.from_pretrained(config.path), checkpoint.image_token_id, config)
-
-
-def _is_remote_internvl(config: ModelConfig) -> bool:
-    file = Path(config.path) / "config.json"
-    declared = json.loads(file.read_text()).get("model_type", "") if file.is_file() else config.path
-    return "internvl" in declared.lower()
+    try:
+        model_type = PretrainedConfig.get_config_dict(config.path)[0].get("model_type", "")
+        if model_type not in families:
+            hint = " (use the transformers-native checkpoint, whose name ends in -hf)" if "internvl" in model_type else ""
+            raise UserError(
+                f"model.path={config.path}: no adapter for model type '{model_type}'{hint}; known: {', '.join(families)}"
+            )
+        processor = AutoProcessor.from_pretrained(config.path)
+        return families[model_type](processor, AutoConfig.from_pretrained(config.path).image_token_id, config)
+    except OSError as error:
+        raise UserError(f"model.path={config.path}: no usable checkpoint there ({error})") from error
