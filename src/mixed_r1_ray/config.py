@@ -64,6 +64,8 @@ class TinyConfig:
     #: Training and held-out prompts a reward type that the generator makes.
     train_per_type: Count = 1024
     eval_per_type: Count = 400
+    #: Threads of the warm start.
+    threads: Count = 2
     #: Where built models and data are kept, by the hash of what made them.
     cache_dir: str = "runs/.cache"
 

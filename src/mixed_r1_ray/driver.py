@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mixed_r1_ray.cluster import connected
 from mixed_r1_ray.clock import Clock
+from mixed_r1_ray.cluster import connected
 from mixed_r1_ray.config import Config
-from mixed_r1_ray.experience import check_unscored, make_batch
+from mixed_r1_ray.experience import check_unscored, make_batch, rollout_rows
 from mixed_r1_ray.interrupt import StopRequest
 from mixed_r1_ray.proof import prove
 from mixed_r1_ray.runtime.journal import Journal
@@ -66,8 +66,11 @@ class Driver:
             learned = parts.learners.update(batch)
         with clock.phase("sync"):
             parts.rollout.load_weights(parts.learners.weights(version=step))
-        self.journal.rollouts(step, experiences, batch)
-        return self.journal.summarise(step, experiences, learned, clock, parts.train_data.bad_rows)
+        if self.journal.wants_rollouts(step):
+            self.journal.rollouts(step, rollout_rows(experiences, batch))
+        scored = [experience.scored() for experience in experiences]
+        staleness = {"staleness/max": step - 1 - min(experience.info.oldest_version for experience in experiences)}
+        return self.journal.summarise(scored, learned | staleness, clock, len(parts.train_data.bad_rows))
 
     def sync(self, step: int) -> None:
         """Gives the engines the learners' weights and proves that both are now one distribution."""
@@ -82,4 +85,6 @@ class Driver:
         """Scores the held-out split with the current weights, unless this step's result is there already."""
         if self.parts.evaluator is not None and not self.journal.has_evaluation(step):
             self.journal.say(f"evaluating {len(self.parts.evaluator.indices)} held-out prompts")
-            self.journal.evaluation(step, self.parts.evaluator.run())
+            clock = Clock()
+            results = self.parts.evaluator.run()
+            self.journal.evaluation(step, results, clock.metrics()["time/step_s"])

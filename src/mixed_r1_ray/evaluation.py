@@ -12,7 +12,7 @@ from mixed_r1_ray.experience import Experience, Scorer
 from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.rollout.pool import RolloutPool
 from mixed_r1_ray.runtime.evaluation_table import EvalResult
-from mixed_r1_ray.types import Group, SamplingConfig
+from mixed_r1_ray.types import BoxFrame, Group, SamplingConfig
 
 CHUNK = 256  # prompts prepared and in flight at a time
 SEED_STEP = 0  # samples are seeded alike at every evaluation, so that before and after differ by the policy alone
@@ -65,7 +65,16 @@ def _results(mode: str, experiences: Sequence[Experience]) -> list[EvalResult]:
             task=reward.task,
             format=reward.format,
             response=group.rollouts[0].text,
+            detail=reward.detail,
+            question=experience.prompt.question,
+            answer=experience.prompt.answer,
+            image_size=experience.prompt.image_sizes[0] if experience.prompt.image_sizes else None,
+            box_frame=_as_pair(experience.prompt.box_frame),
         )
         for experience, group in zip(experiences, groups, strict=True)
         for reward in experience.rewards
     ]
+
+
+def _as_pair(frame: BoxFrame | None) -> tuple[float, float] | None:
+    return None if frame is None else (frame.width, frame.height)

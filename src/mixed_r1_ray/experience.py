@@ -10,11 +10,12 @@ from ray import ObjectRef
 from mixed_r1_ray.algo.advantages import group_advantages
 from mixed_r1_ray.config import AlgoConfig
 from mixed_r1_ray.errors import UserError
-from mixed_r1_ray.remote import wait_for
+from mixed_r1_ray.remote import fetch, wait_for
 from mixed_r1_ray.rewards.worker import PendingScore, RewardPool
 from mixed_r1_ray.rollout.pool import FinishedGroup
 from mixed_r1_ray.runtime.metrics import ScoredGroup
-from mixed_r1_ray.types import GroupInfo, Prompt, RewardBreakdown, TrainBatch, TrainGroup
+from mixed_r1_ray.runtime.rollout_log import RolloutRow
+from mixed_r1_ray.types import Group, GroupInfo, Prompt, RewardBreakdown, TrainBatch, TrainGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +124,33 @@ def make_batch(step: int, experiences: Sequence[Experience], algo: AlgoConfig) -
         if advantage is not None
     ]
     return TrainBatch(step, groups, num_samples=len(live), num_tokens=sum(live))
+
+
+def rollout_rows(experiences: Sequence[Experience], batch: TrainBatch) -> list[RolloutRow]:
+    """The step's responses with what they earned, for people to read."""
+    groups: list[Group] = fetch(
+        [experience.group for experience in experiences], what="responses for the rollout log", deadline_s=60.0
+    )
+    return [
+        RolloutRow(
+            prompt_id=experience.prompt.prompt_id,
+            source=experience.prompt.source,
+            reward_type=experience.prompt.reward_type,
+            question=experience.prompt.question,
+            answer=experience.prompt.answer,
+            sample_index=rollout.sample_index,
+            response=rollout.text,
+            reward_total=reward.total,
+            reward_task=reward.task,
+            reward_format=reward.format,
+            reward_detail=reward.detail,
+            advantage=advantage,
+            weight_version_oldest=int(rollout.weight_versions.min()),
+            weight_version_newest=int(rollout.weight_versions.max()),
+            prompt_tokens=experience.prompt.num_tokens,
+            response_tokens=len(rollout.token_ids),
+            finished=rollout.finished,
+        )
+        for experience, trained, group in zip(experiences, batch.groups, groups, strict=True)
+        for rollout, reward, advantage in zip(group.rollouts, experience.rewards, trained.advantages, strict=True)
+    ]

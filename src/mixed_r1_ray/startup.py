@@ -48,7 +48,7 @@ def prepare_inputs(config: Config, journal: Journal) -> tuple[Config, dict[str, 
     """
     from mixed_r1_ray.quickstart import build_missing
 
-    built = build_missing(config, journal)
+    built = build_missing(config, journal.say)
     splits = {"train": built.train} | ({"eval": built.eval} if built.eval else {})
     return replace(config, model=replace(config.model, path=built.model)), splits
 

@@ -14,6 +14,9 @@ from mixed_r1_ray.vlm.base import BANNED_BIAS, VLMAdapter, load_adapter
 from mixed_r1_ray.rollout.sampling import group_seed
 from mixed_r1_ray.types import Group, Rollout, SamplingConfig
 
+MAX_IMAGES = 8  # a prompt
+CPU_BATCHED_TOKENS = 4096  # prefilled in one engine step
+
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
@@ -92,9 +95,8 @@ class Engine:
 
 
 def engine_arguments(config: Config, adapter: VLMAdapter) -> dict:
-    """Arguments of `vllm.LLM`; the CPU's differ in memory and compilation alone."""
+    """Arguments of `vllm.LLM`."""
     rollout = config.rollout
-    on_gpu = rollout.gpus_per_worker > 0
     return {
         "model": config.model.path,
         "dtype": config.model.dtype,
@@ -102,20 +104,30 @@ def engine_arguments(config: Config, adapter: VLMAdapter) -> dict:
         "max_num_seqs": rollout.max_concurrent_sequences,
         "seed": config.run.seed,
         "logprobs_mode": "processed_logprobs",
-        "limit_mm_per_prompt": {"image": 8, "video": 0},
+        "limit_mm_per_prompt": {"image": MAX_IMAGES, "video": 0},
         "mm_processor_cache_gb": 0,  # a picture is sent once
         "enable_prefix_caching": True,
         "worker_extension_cls": "mixed_r1_ray.sync.engine_extension.WeightLoading",
         "disable_log_stats": True,
-        "generation_config": "auto",
-        "tensor_parallel_size": max(1, rollout.gpus_per_worker),
-        "enforce_eager": not on_gpu,
-        **(
-            {"gpu_memory_utilization": rollout.gpu_memory_fraction}
-            if on_gpu
-            else {"kv_cache_memory_bytes": int(rollout.kv_cache_gib * 2**30)}
-        ),
+        **(_gpu_arguments(config) if rollout.gpus_per_worker else _cpu_arguments(config)),
         **adapter.engine_kwargs(),
+    }
+
+
+def _gpu_arguments(config: Config) -> dict:
+    return {
+        "tensor_parallel_size": config.rollout.gpus_per_worker,
+        "gpu_memory_utilization": config.rollout.gpu_memory_fraction,
+    }
+
+
+def _cpu_arguments(config: Config) -> dict:
+    return {
+        "enforce_eager": True,
+        "kv_cache_memory_bytes": int(config.rollout.kv_cache_gib * 2**30),
+        # A prompt prefilled in parts makes vLLM rewind its sample's generator, which a CPU generator cannot do.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(config.model.max_length, CPU_BATCHED_TOKENS),
     }
 
 

@@ -1,0 +1,113 @@
+"""Everything a run says and writes, behind one object: terminal, metrics, warnings, rollouts, evaluations, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.runtime import evaluation_table as tables
+from mixed_r1_ray.runtime.evaluation_table import EvalResult
+from mixed_r1_ray.runtime.metrics import MetricsLog, ScoredGroup, summarise_rewards
+from mixed_r1_ray.runtime.progress import Progress
+from mixed_r1_ray.runtime.report import choose_samples, write_report
+from mixed_r1_ray.runtime.rollout_log import RolloutRow, write_rollouts
+from mixed_r1_ray.runtime.run_dir import RunDir
+from mixed_r1_ray.runtime.tracking import Tracker
+from mixed_r1_ray.runtime.warning_log import WarningLog
+
+if TYPE_CHECKING:
+    from mixed_r1_ray.clock import Clock
+
+
+class Journal:
+    """Opened for the length of a run; what it keeps lies in the run's folder."""
+
+    def __init__(self, config: Config, run_dir: RunDir):
+        self.config, self.run_dir = config, run_dir
+        self.progress = Progress(config.run.max_steps)
+        self.warnings = WarningLog(run_dir.warnings_file, self.progress.warning)
+        self.tracker = Tracker(config, run_dir, self.warn)
+        self.metrics: MetricsLog | None = None  # opened by continue_from: it must know which lines to keep
+
+    def __enter__(self) -> Journal:
+        self.progress.__enter__()
+        for text in self.run_dir.warnings:
+            self.warn(text)
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        self.tracker.close(failed=kind is not None)
+        self.progress.__exit__()
+
+    def say(self, text: str, done: int | None = None, total: int | None = None) -> None:
+        """What is going on, with a count where there is one."""
+        self.progress.phase(text, done, total)
+
+    def warn(self, text: str) -> None:
+        """Shown once, kept for the report."""
+        self.warnings.add(text)
+
+    def continue_from(self, step: int) -> None:
+        """Forgets what was written of later steps: they will come again."""
+        self.metrics = MetricsLog(self.run_dir.metrics_file, self.warn, resume_at=step)
+        for folder in (self.run_dir.rollouts, self.run_dir.evals):
+            for file in folder.glob("step_*.parquet"):
+                if int(file.stem.removeprefix("step_")) > step:
+                    file.unlink()
+        self.progress.start_steps(step + 1)
+
+    def step(self, step: int, metrics: dict[str, float]) -> None:
+        """One finished step."""
+        self._log(step, metrics)
+        self.progress.step(step, metrics)
+
+    def summarise(
+        self, groups: Sequence[ScoredGroup], learned: dict[str, float], clock: Clock, num_bad_rows: int
+    ) -> dict[str, float]:
+        """The step's metrics, by their names in metrics.jsonl."""
+        times = clock.metrics()
+        lengths = [length for group in groups for length in group.lengths]
+        return (
+            summarise_rewards(groups)
+            | learned
+            | times
+            | {
+                "data/bad_rows": num_bad_rows,
+                "throughput/samples_per_s": len(lengths) / times["time/step_s"],
+                "throughput/tokens_per_s": sum(lengths) / times["time/step_s"],
+            }
+        )
+
+    def wants_rollouts(self, step: int) -> bool:
+        every = self.config.run.save_rollouts_every
+        return every > 0 and (step % every == 0 or step == 1)
+
+    def rollouts(self, step: int, rows: Sequence[RolloutRow]) -> None:
+        """What the step learned from."""
+        write_rollouts(self.run_dir.rollouts, step, rows)
+
+    def has_evaluation(self, step: int) -> bool:
+        return tables.load_results(self.run_dir.evals, step) is not None
+
+    def evaluation(self, step: int, results: Sequence[EvalResult], seconds: float) -> None:
+        """One evaluation: kept, logged, printed; and set against the first where this is a later one."""
+        tables.save_results(self.run_dir.evals, step, results)
+        self._log(step, tables.summarise(results) | {"time/eval_s": seconds})
+        self.progress.table(tables.summary_table(results, f"Held-out, after step {step}"))
+        first = tables.load_results(self.run_dir.evals, 0)
+        if step > 0 and first is not None:
+            title = f"Step 0 and step {step}, paired by prompt"
+            self.progress.table(tables.comparison_table(tables.compare(first, results), title))
+
+    def report(self, pictures: Callable[[list[str]], dict[str, bytes]]) -> None:
+        """Writes report.html with the pictures of the samples that it shows."""
+        steps = tables.evaluated_steps(self.run_dir.evals)
+        results = tables.load_results(self.run_dir.evals, steps[-1]) if steps else []
+        chosen = choose_samples(results) if results else []
+        path = write_report(self.run_dir.path, pictures(chosen))
+        self.progress.print(f"report: {path}")
+
+    def _log(self, step: int, metrics: dict[str, float]) -> None:
+        self.metrics.append(step, metrics)
+        self.tracker.log(step, metrics)
