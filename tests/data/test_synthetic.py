@@ -128,12 +128,12 @@ def test_yes_no_is_balanced_and_true_of_the_picture():
     assert 0.35 < answers["yes"] / len(records) < 0.65
     for record in records:
         asked, truth = record.question.split()[3:5], json.loads(record.meta)["think"].rstrip(".").split()
-        assert asked[1] == truth[1]
-        assert (record.answer == "yes") == (asked[0] == truth[3])
+        assert asked[0] == truth[1]
+        assert (record.answer == "yes") == (asked[1] == truth[5])
 
 
 def test_the_gold_option_is_among_the_choices_and_all_are_in_the_question(paths):
-    for source in ("shapes_colour", "digits_choice"):
+    for source in ("shapes_kind", "digits_choice"):
         for record in by_source(read(paths[0]), source):
             assert record.choices.count(record.answer) == 1
             assert all(f") {choice}" in record.question for choice in record.choices)

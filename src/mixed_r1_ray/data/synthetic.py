@@ -3,7 +3,7 @@
 Three kinds of picture, each 112 x 112: coloured shapes, bar charts, and the 8 x 8 scans that ship with scikit-learn
 (UCI "Optical Recognition of Handwritten Digits"). Every picture carries a few questions; nine sources in all:
 
-    matching    shapes_yes_no, shapes_colour, digits_yes_no, digits_choice
+    matching    shapes_yes_no, shapes_kind, digits_yes_no, digits_choice
     chart       charts_value, charts_tallest
     iou         shapes_box
     open_ended  shapes_caption, charts_caption
@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -104,17 +104,17 @@ def _shapes_picture(rng: np.random.Generator, split: str, index: int) -> tuple[I
     kinds = [str(kind) for kind in rng.permutation(SHAPES)]
     quadrants = sorted(rng.permutation(4)[:count].tolist())
     picture = Image.new("RGB", (SIDE, SIDE), "white")
-    boxes = []
+    boxes, described = [], []
     for colour, kind, quadrant in zip(colours, kinds, quadrants):
         size = int(rng.integers(4, 8))
         column, row = (int(value) for value in rng.integers(0, 9 - size, 2))
         left, top = (column + 8 * (quadrant % 2)) * CELL, (row + 8 * (quadrant // 2)) * CELL
         boxes.append([left, top, left + size * CELL, top + size * CELL])
+        described.append(f"a {'large' if size > 5 else 'small'} {colour} {kind} at the {QUADRANTS[quadrant]}")
         _draw_shape(ImageDraw.Draw(picture), kind, COLOURS[colour], boxes[-1])
 
     names = [f"{colour} {kind}" for colour, kind in zip(colours[:count], kinds)]
     places = [QUADRANTS[quadrant] for quadrant in quadrants]
-    described = [f"{_with_article(name)} at the {place}" for name, place in zip(names, places)]
     caption = " and ".join(described)
     questions: list[Question] = [
         ("shapes_box", "iou", f"Where is the {names[i]}? Answer with its box.", f"It is at the {places[i]}.",
@@ -125,25 +125,25 @@ def _shapes_picture(rng: np.random.Generator, split: str, index: int) -> tuple[I
         ("shapes_caption", "open_ended", "Describe the picture in one sentence.", f"I see {count} shapes.",
          f"{caption[0].upper()}{caption[1:]}.", None)
     )  # fmt: skip
-    ask = _shapes_yes_no if index % 2 else _shapes_colour
+    ask = _shapes_yes_no if index % 2 else _shapes_kind
     return picture, [*questions, ask(rng, colours, kinds, count)]
 
 
 def _shapes_yes_no(rng: np.random.Generator, colours: list[str], kinds: list[str], count: int) -> Question:
     """Half the answers are no; of those most name a colour and a kind that both occur, but not together."""
     i, j = rng.permutation(count)[:2]
-    colour, kind, answer = colours[i], kinds[i], "yes"
+    asked, answer = kinds[i], "yes"
     if rng.random() < 0.5:
-        colour, answer = (colours[j] if rng.random() < 0.7 else colours[-1]), "no"
-    question = f"Is there {_with_article(f'{colour} {kind}')} in the picture?"
-    return "shapes_yes_no", "matching", question, f"The {kind} is {colours[i]}.", answer, None
+        asked, answer = (kinds[j] if rng.random() < 0.7 else kinds[-1]), "no"
+    question = f"Is there {_with_article(f'{colours[i]} {asked}')} in the picture?"
+    return "shapes_yes_no", "matching", question, f"The {colours[i]} shape is a {kinds[i]}.", answer, None
 
 
-def _shapes_colour(rng: np.random.Generator, colours: list[str], kinds: list[str], count: int) -> Question:
+def _shapes_kind(rng: np.random.Generator, colours: list[str], kinds: list[str], count: int) -> Question:
     i = int(rng.integers(count))
-    options = [str(option) for option in rng.permutation([colours[i], *[c for c in colours if c != colours[i]][:3]])]
-    question = f"What colour is the {kinds[i]}? {_lettered(options)}"
-    return "shapes_colour", "matching", question, f"The {kinds[i]} is {colours[i]}.", colours[i], tuple(options)
+    options = tuple(str(option) for option in rng.permutation(SHAPES))
+    question = f"Which shape is {colours[i]}? {_lettered(options)}"
+    return "shapes_kind", "matching", question, f"The {colours[i]} shape is a {kinds[i]}.", kinds[i], options
 
 
 def _charts_picture(rng: np.random.Generator, split: str, index: int) -> tuple[Image.Image, list[Question]]:
@@ -220,5 +220,5 @@ def _with_article(name: str) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
-def _lettered(options: list[str]) -> str:
+def _lettered(options: Iterable[str]) -> str:
     return " ".join(f"({letter}) {option}" for letter, option in zip("ABCDEFGH", options))
