@@ -15,7 +15,7 @@ _LABEL = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:[(\[]\s*([A-Za-z])\s*[)
 _NAMED_LETTER = re.compile(
     r"""[(\[]\s*(?P<bracketed>[A-Za-z])\s*[)\]]
       | (?<!\w)(?i:option|choice|answer)(?i:\s+is)?[\s:]+["']?(?P<named>[A-Za-z])(?![\w'’])
-      | (?<![\w'’.])(?P<capital>[A-Z])(?![\w'’])""",
+      | (?<![\w'’.])(?P<capital>[A-Z])(?![\w'’+#])""",
     re.VERBOSE,
 )
 _EXPLANATION = re.compile(r"(?<!\w)(?:because|since|as|due\ to|given|for)(?!\w)", re.IGNORECASE)
