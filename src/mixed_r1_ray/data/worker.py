@@ -75,7 +75,10 @@ class DataWorker:
         sizes = tuple((image.shape[1], image.shape[0]) for image in images)
         if record.image_sizes and sizes != record.image_sizes:
             return BadRow(*table.where(index), "image_sizes", f"says {record.image_sizes}, the pictures have {sizes}")
-        prepared = prepare_prompt(record, images, self.adapter, self.config)
+        try:
+            prepared = prepare_prompt(record, images, self.adapter, self.config)
+        except ValueError as error:  # a placeholder in the question, a picture too long for its height, ...
+            return BadRow(*table.where(index), "prompt", str(error))
         longest = self.config.model.max_length - self.config.rollout.max_new_tokens
         if prepared.prompt.num_tokens > longest:
             reason = (

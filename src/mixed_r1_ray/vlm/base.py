@@ -43,7 +43,13 @@ class VLMAdapter(ABC):
         )
 
     def prompt_text(self, question: str, num_images: int, system: str | None = None) -> str:
-        """The chat-formatted prompt, one *unexpanded* placeholder a picture, pictures ahead of the question."""
+        """The chat-formatted prompt, one *unexpanded* placeholder a picture, pictures ahead of the question.
+
+        Raises ValueError for a question that holds a media token: it would be taken for one more picture.
+        """
+        for token in self.media_tokens:
+            if token in question:
+                raise ValueError(f"the question holds {token!r}, which stands for a picture; pictures go ahead of the text")
         content = [{"type": "image"}] * num_images + [{"type": "text", "text": question}]
         messages = [{"role": "user", "content": content}]
         if system is not None:
@@ -55,8 +61,9 @@ class VLMAdapter(ABC):
 
         images: uint8 (H, W, 3) RGB arrays, one a placeholder.
         """
+        layout = {"input_data_format": "channels_last"} if images else {}  # else guessed, wrongly at a height of 1 or 3
         outputs = self.processor(
-            text=[text], images=list(images) or None, return_tensors="np", **self.processor_kwargs()
+            text=[text], images=list(images) or None, return_tensors="np", **layout, **self.processor_kwargs()
         )
         return PromptInputs(
             input_ids=np.asarray(outputs["input_ids"][0], dtype=np.int64),
