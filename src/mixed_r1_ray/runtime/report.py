@@ -31,7 +31,9 @@ from mixed_r1_ray.runtime.warning_log import read_warnings
 from mixed_r1_ray.types import REWARD_TYPES
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-TYPE_LABELS = {"matching": "Matching", "chart": "Chart", "iou": "Grounding (IoU)", "open_ended": "Open-ended (BMAS)"}
+TYPE_LABELS = {"matching": "Matching", "chart": "Chart", "iou": "Grounding", "open_ended": "Open-ended"}
+TYPE_NOTES = {"matching": "right or wrong", "chart": "right within 5 % on numbers", "iou": "overlap with the gold box",
+              "open_ended": "BMAS, similarity to the gold text"}
 MODE_LABELS = {"sampled": "Sampled", "greedy": "Greedy"}
 TIME_PARTS = ("generate", "reward", "reference", "learn", "sync", "idle")
 
@@ -78,7 +80,7 @@ class TimePart:
     share: float
 
 
-def write_report(files: RunFiles, eval_pictures: Mapping[str, bytes] | None = None) -> Path:
+def write_report(run_dir: Path, eval_pictures: Mapping[str, bytes] | None = None) -> Path:
     """Writes report.html of a run folder and returns its path.
 
     eval_pictures: encoded pictures by prompt id (`choose_samples` says which are shown); they are kept under
@@ -86,6 +88,7 @@ def write_report(files: RunFiles, eval_pictures: Mapping[str, bytes] | None = No
     """
     from jinja2 import Environment, StrictUndefined
 
+    files = RunFiles(run_dir)
     save_pictures(files.pictures, eval_pictures or {})
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"mark_up": mark_up, "interval": _interval}
@@ -124,9 +127,9 @@ def headline(rows: Sequence[PairedDifference]) -> list[str]:
             continue
         up, down = ([TYPE_LABELS.get(row.reward_type, row.reward_type) for row in of_mode if row.verdict == verdict]
                     for verdict in ("up", "down"))
-        rose = f"{len(up)} of {len(of_mode)} types rose" + (f" ({', '.join(up)})" if up else "")
-        fell = f"{len(down)} fell ({', '.join(down)})" if down else "none fell"
-        sentences.append(f"{MODE_LABELS[mode]}: {rose}, {fell}.")
+        rose = f"{len(up)} of {len(of_mode)} types rose" + (f" ({', '.join(up).lower()})" if up else "")
+        fell = f"{len(down)} fell ({', '.join(down).lower()})" if down else "none fell"
+        sentences.append(f"{MODE_LABELS[mode]}: {rose}, {fell} by more than two standard errors.")
     return sentences
 
 
@@ -160,7 +163,7 @@ def _reward_cards(steps: Sequence[dict], evaluations: Mapping[int, Sequence[Eval
     for kind in REWARD_TYPES:
         markers = [marker for step, metrics in held_out.items() for marker in _markers(step, metrics, kind)]
         series = Series(kind, _values(steps, f"reward/{kind}"), f"c-{kind}", markers)
-        cards.append(_card(TYPE_LABELS[kind], "task reward, 0 to 1", [series], kind))
+        cards.append(_card(TYPE_LABELS[kind], f"task reward: {TYPE_NOTES[kind]}", [series], kind))
     cards.append(_card("Format", "fraction of samples in the demanded format",
                        [Series("format", _values(steps, "reward/format"), "c-neutral")]))
     cards.append(_card("Total", "weighted task and format rewards",
@@ -232,7 +235,7 @@ def main(arguments: Sequence[str]) -> int:
               file=sys.stderr)
         return 2
     try:
-        print(write_report(RunFiles(Path(arguments[0]))))
+        print(write_report(Path(arguments[0])))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
