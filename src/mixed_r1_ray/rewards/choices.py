@@ -16,7 +16,7 @@ _NAMED_LETTER = re.compile(
     r"""[(\[]\s*(?P<bracketed>[A-Za-z])\s*[)\]]
       | (?<!\w)(?i:option|choice|answer)(?i:\s+is)?[\s:]+["']?(?P<named>[A-Za-z])(?![\w'’])
       | (?<![\w'’.])(?P<capital>[A-Z])(?![\w'’+#])""",
-    re.VERBOSE,
+    re.VERBOSE | re.ASCII,  # other scripts write no space around a letter
 )
 _EXPLANATION = re.compile(r"(?<!\w)(?:because|since|as|due\ to|given|for)(?!\w)", re.IGNORECASE)
 _NEGATED = re.compile(r"(?<!\w)(?:not|isn'?t|neither|nor|except|without|never)\s+(?:the\s+)?(?:option\s+|choice\s+)?\W?$", re.IGNORECASE)

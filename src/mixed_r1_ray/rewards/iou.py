@@ -95,10 +95,10 @@ def dynamic_threshold(progress: float) -> float:
     return next(threshold for end, threshold in _SCHEDULE if progress < end)
 
 
-_FENCE = re.compile(r"```(?:json)?")
-_GROUP = re.compile(r"[\[(]([^\[\]()]*)[\])]")
-_CORNERS = re.compile(r"\(([^()\[\]]{1,60})\)\s*,?\s*\(([^()\[\]]{1,60})\)")
+_SQUARE, _ROUND = re.compile(r"\[([^\[\]]*)\]"), re.compile(r"\(([^()]*)\)")
+_CORNERS = re.compile(r"\(([^()]{1,60})\)\s?,?\s?\(([^()]{1,60})\)")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(?:[eE][-+]?[0-9]{1,3})?")
+_BOX_TAGS = re.compile(r"</?(?:ref|box)>|[\[\]]")
 
 
 def parse_boxes(answer: str) -> list[Box]:
@@ -106,17 +106,19 @@ def parse_boxes(answer: str) -> list[Box]:
 
     A bracket with numbers that is no box counts as an invalid one, so that junk beside a good box costs.
     """
-    text = _FENCE.sub("", answer).strip()
-    if text.startswith(("[", "{")) and text.endswith(("]", "}")):
-        try:
-            return _boxes_in_json(json.loads(text, parse_int=float))
-        except (ValueError, RecursionError):
-            pass
-    corners = _CORNERS.findall(text)
-    if corners:
-        return [_box(_floats(f"{first},{second}")) for first, second in corners]
-    groups = [group for group in _GROUP.findall(text) if any(char.isdigit() for char in group)]
-    return [_box(_floats(group)) for group in groups]
+    start = min((place for place in (answer.find("["), answer.find("{")) if place >= 0), default=len(answer))
+    end = max(answer.rfind("]"), answer.rfind("}")) + 1
+    try:
+        return _boxes_in_json(json.loads(answer[start:end], parse_int=float))
+    except (ValueError, RecursionError):
+        pass
+    groups = [group for group in _SQUARE.finditer(answer) if any(char.isdigit() for char in group[1])]
+    if groups:
+        gaps = zip([0] + [group.end() for group in groups], groups)
+        labels = [_BOX_TAGS.sub("", answer[end : group.start()]).strip(" \n,;:") for end, group in gaps]
+        return [Box(_coordinates(_floats(group[1])), label) for group, label in zip(groups, labels)]
+    corners = [f"{first},{second}" for first, second in _CORNERS.findall(answer)]
+    return [Box(_coordinates(_floats(group))) for group in corners or _ROUND.findall(answer) if any(map(str.isdigit, group))]
 
 
 def _boxes_in_json(value) -> list[Box]:
@@ -124,19 +126,22 @@ def _boxes_in_json(value) -> list[Box]:
     if isinstance(value, dict):
         label = next((value[key] for key in _LABEL_KEYS if isinstance(value.get(key), str)), None)
         inside = next((value[key] for key in _BOX_KEYS if key in value), None)
-        return [Box(box.coordinates, label) for box in _boxes_in_json(inside)] if inside is not None else [Box(None)]
+        if inside is not None:
+            return [Box(box.coordinates, label) for box in _boxes_in_json(inside)]
+        members = [member for member in value.values() if isinstance(member, (list, dict))]
+        return [box for member in members for box in _boxes_in_json(member)] or [Box(None)]
     if not isinstance(value, list):
         return [Box(None)]
     if any(isinstance(member, (list, dict)) for member in value):
         return [box for member in value for box in _boxes_in_json(member)]
-    return [_box(value)] if value else []
+    return [Box(_coordinates(value))] if value else []
 
 
-def _box(values: list) -> Box:
+def _coordinates(values: list) -> Coordinates | None:
     if len(values) != 4 or not all(isinstance(value, float) and abs(value) <= _MAX_COORDINATE for value in values):
-        return Box(None)
+        return None
     x1, y1, x2, y2 = values
-    return Box((x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None)
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
 
 def _floats(text: str) -> list[float | None]:

@@ -18,11 +18,10 @@ _SCALES = {
     **dict.fromkeys(("B", "bn", "bln", "billion", "billions"), 1e9),
     **dict.fromkeys(("T", "tn", "trn", "trillion", "trillions"), 1e12),
 }
-# Units that contradict one another. Any other unit is taken as said of the same thing.
-_UNITS = {
+_SYNONYMS = {
     **dict.fromkeys(("$", "us$", "usd", "dollar", "dollars"), "dollar"),
     **dict.fromkeys(("€", "eur", "euro", "euros"), "euro"),
-    **dict.fromkeys(("£", "gbp", "pound sterling"), "pound sterling"),
+    **dict.fromkeys(("£", "gbp", "pound", "pounds", "lb", "lbs"), "pound"),
     **dict.fromkeys(("¥", "jpy", "yen"), "yen"),
     **dict.fromkeys(("₹", "inr", "rs", "rs.", "rupee", "rupees"), "rupee"),
     **dict.fromkeys(("mg", "milligram", "milligrams"), "mg"),
@@ -57,6 +56,7 @@ _NUMBER = re.compile(
          (?:[\s-]?(?P<unit>[A-Za-z°µμ$€£¥/][^,;:=<>()\[\]0-9]{{0,60}}[23]?))?""",
     re.VERBOSE,
 )
+_NO_QUANTITY = re.compile(r"[12][0-9]{3}s|[0-9]+(?:st|nd|rd|th)\b.*", re.IGNORECASE)  # the 1990s; 2nd place
 _HEDGE = re.compile(r"(?<![a-z])(?:or|not|nor|but|between|than|least|most|over|under|above|below|to|and)(?![a-z])|n't", re.IGNORECASE)
 _MINUS = str.maketrans({"−": "-", "–": "-", "—": "-", "﹣": "-"})
 _NON_FINITE = re.compile(r"[-+]?(?:nan|inf|infinity|∞)", re.IGNORECASE)
@@ -69,7 +69,7 @@ class Number:
 
     value: float
     percent: bool = False
-    unit: str | None = None  # one of those that contradict one another
+    unit: frozenset[str] = frozenset()  # its words, currency included
     is_year: bool = False
 
 
@@ -80,7 +80,7 @@ def parse_number(text: str) -> Number | None:
     text = unicodedata.normalize("NFKC", text).translate(_MINUS).strip()
     if text.startswith("(") and text.endswith(")"):
         text = text[1:-1].strip()
-    found = _NUMBER.fullmatch(text)
+    found = None if _NO_QUANTITY.fullmatch(text) else _NUMBER.fullmatch(text)
     if found is None or (found["sign"] and found["inner_sign"]) or _HEDGE.search(found["unit"] or ""):
         return None
     scale, _, rest = (found["unit"] or "").partition(" ")
@@ -91,7 +91,7 @@ def parse_number(text: str) -> Number | None:
         return None
     marks = ("about", "sign", "inner_sign", "currency", "exponent", "percent", "unit")
     bare = len(found["digits"]) == 4 and found["digits"].isdigit() and not any(found[mark] for mark in marks)
-    return Number(value, bool(found["percent"]), _unit(found["currency"], unit), bare and int(value) in YEARS)
+    return Number(value, bool(found["percent"]), _unit_words(found["currency"], unit), bare and int(value) in YEARS)
 
 
 def read_number(text: str) -> Number | None:
@@ -117,12 +117,12 @@ def is_non_finite(text: str) -> bool:
 
 
 def within(prediction: Number, gold: Number, tolerance: float, percent_axis: bool = False) -> bool:
-    """Whether the two agree: |prediction - gold| ≤ tolerance · |gold|, years and zero exactly.
+    """Whether the two agree: |prediction - gold| ≤ tolerance · |gold|, years and zero exactly; no other unit.
 
     Of a percentage and a bare number x, x is a fraction if |x| < 1, else it is read at face value; never both
     (choice). percent_axis: the question speaks of percent, so a bare gold is read at face value.
     """
-    if prediction.unit and gold.unit and prediction.unit != gold.unit:
+    if prediction.unit and gold.unit and not prediction.unit & gold.unit:
         return False
     value, target = prediction.value, gold.value
     if prediction.percent and not gold.percent and abs(target) < 1 and not percent_axis:
@@ -147,5 +147,6 @@ def _value(found: re.Match) -> float:
     return -value if signs.startswith("-") or signs.strip().lower() in ("minus", "negative") else value
 
 
-def _unit(currency: str | None, words: str) -> str | None:
-    return _UNITS.get((currency or words).strip().lower())
+def _unit_words(currency: str | None, unit: str) -> frozenset[str]:
+    words = [word for word in re.split(r"[^\w$€£¥₹₩₽°/%]+", f"{currency or ''} {unit}".lower()) if word]
+    return frozenset(_SYNONYMS.get(word, word) for word in words if word not in ("of", "the", "in", "per", "a"))
