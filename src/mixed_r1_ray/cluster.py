@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,15 +11,8 @@ import ray
 
 from mixed_r1_ray.cluster_plan import Plan, Role, make_plan
 from mixed_r1_ray.config import Config
+from mixed_r1_ray.environment import cluster_address
 from mixed_r1_ray.remote import fetch
-
-# Inherited by every process of a cluster that is started here: nothing of it is reachable from outside.
-LOCAL_ENVIRONMENT = {
-    "GLOO_SOCKET_IFNAME": "lo",
-    "VLLM_HOST_IP": "127.0.0.1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
 
 @contextmanager
 def connected(config: Config) -> Iterator[Plan]:
@@ -27,9 +20,9 @@ def connected(config: Config) -> Iterator[Plan]:
 
     A cluster that was started here ends with the block, and with it every actor.
     """
-    address = config.cluster.address or os.environ.get("RAY_ADDRESS")
+    address = cluster_address(config)
     if address:
-        ray.init(address=address, log_to_driver=config.cluster.actor_logs)
+        ray.init(address=address, log_to_driver=config.cluster.actor_logs, logging_level=logging.ERROR)
     else:
         _start_here(config)
     try:
@@ -41,14 +34,13 @@ def connected(config: Config) -> Iterator[Plan]:
 
 
 def _start_here(config: Config) -> None:
-    for name, value in LOCAL_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     ray.init(
         address="local",
         num_cpus=config.cluster.num_cpus,
         object_store_memory=int(config.cluster.object_store_gib * 2**30),
         include_dashboard=False,
         log_to_driver=config.cluster.actor_logs,
+        logging_level=logging.ERROR,
         _node_ip_address="127.0.0.1",
     )
 

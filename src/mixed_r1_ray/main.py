@@ -49,6 +49,9 @@ def _dispatch(argv: list[str]) -> None:
         _show(config)
         return
 
+    from .environment import prepare_environment
+
+    prepare_environment(config)
     from .driver import run
 
     run(config)
@@ -60,12 +63,13 @@ def _show(config) -> None:
 
     from .cluster_plan import make_plan
     from .config_load import config_to_yaml
+    from .environment import cluster_address
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(config_to_yaml(config), markup=False)
     plan = make_plan(config)
     console.print(plan.table())
-    address = config.cluster.address or os.environ.get("RAY_ADDRESS")
+    address = cluster_address(config)
     if address:
         console.print(
             f"The cluster at {address} was not asked; a real run compares these sums with it.", markup=False

@@ -37,8 +37,11 @@ def decode_image(data: bytes) -> np.ndarray:
 def _to_rgb(picture):
     from PIL import Image
 
-    if picture.mode.startswith("I;16"):  # convert() would clip 16-bit values at 255
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if picture.mode[0] in "IF":  # convert() would clip whatever exceeds 255
+        values = np.asarray(picture)
+        if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise ImageError(f"{values.dtype} pixels beyond 16 bits: which value is white is not known")
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

@@ -10,7 +10,8 @@ from mixed_r1_ray.runtime import evaluation_table as tables
 from mixed_r1_ray.runtime.evaluation_table import EvalResult
 from mixed_r1_ray.runtime.metrics import MetricsLog, ScoredGroup, summarise_rewards
 from mixed_r1_ray.runtime.progress import Progress
-from mixed_r1_ray.runtime.report import choose_samples, write_report
+from mixed_r1_ray.runtime.report import write_report
+from mixed_r1_ray.runtime.report_samples import choose_samples
 from mixed_r1_ray.runtime.rollout_log import RolloutRow, write_rollouts
 from mixed_r1_ray.runtime.run_dir import RunDir
 from mixed_r1_ray.runtime.tracking import Tracker

@@ -1,0 +1,36 @@
+"""Environment variables that Ray, torch and vLLM read when they are imported; so they are set before any of them is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from mixed_r1_ray.config import Config
+
+# Inherited by every process of a cluster that is started here: nothing of it is reachable from outside.
+LOOPBACK_ONLY = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # without it Ray turns 127.0.0.1 into the machine's outer address
+    "GLOO_SOCKET_IFNAME": "lo",
+    "VLLM_HOST_IP": "127.0.0.1",
+}
+QUIET = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+
+def cluster_address(config: Config) -> str | None:
+    """The Ray cluster to join; None where one is to be started here."""
+    return config.cluster.address or os.environ.get("RAY_ADDRESS")
+
+
+def prepare_environment(config: Config) -> None:
+    """Sets what is not set yet. Call it before Ray is imported."""
+    settings = QUIET if cluster_address(config) else QUIET | LOOPBACK_ONLY
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+    programs = str(Path(sys.executable).parent)  # torch looks for ninja on the PATH
+    if programs not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join([programs, os.environ.get("PATH", "")])
