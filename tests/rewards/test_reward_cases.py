@@ -60,7 +60,7 @@ def whole_response(response: str) -> str:
     return text if "<answer>" in text.lower() or "<think>" in text else f"<think>so</think><answer>{text}</answer>"
 
 
-@pytest.mark.parametrize(("reward_type", "response", "gold", "expected", "settings"), read_cases())
+@pytest.mark.parametrize(("reward_type", "response", "gold", "expected", "settings"), list(read_cases()))
 def test_case(reward_type, response, gold, expected, settings):
     breakdown = score(reward_type, whole_response(response), gold, **keywords(reward_type, settings))
     assert breakdown.task == pytest.approx(expected, abs=1e-6), breakdown.detail

@@ -84,7 +84,7 @@ def _matches(answer: str, gold: Item, tolerance: float, percent_axis: bool) -> t
             return False, f"no number in {bare[:80]!r}"
         percent = " %" if number.percent else ""
         return within(number, gold.number, tolerance, percent_axis), f"{number.value:g}{percent}"
-    forms = (normalise(bare), normalise(without_lead_in(bare)))
+    forms = [normalise(text) for text in dict.fromkeys((bare, without_lead_in(bare)))]
     return gold.form in forms, f"text {forms[0][:80]!r}"
 
 

@@ -13,7 +13,8 @@ from mixed_r1_ray.rewards.parse import GoldError, TaskScore, normalise
 from mixed_r1_ray.types import BoxFrame
 
 IOU_MODES = ("continuous", "threshold", "dynamic")
-MAX_BOXES = 1000  # a response that names more scores 0 (choice)
+MAX_BOXES = 1000  # an answer that names more, or is longer than they need, scores 0 (choice)
+_MAX_LENGTH = 64 * MAX_BOXES  # characters
 _MAX_COORDINATE = 1e7
 _BOX_KEYS = ("bbox_2d", "bbox", "box", "box_2d")
 _LABEL_KEYS = ("label", "name", "category")
@@ -63,10 +64,10 @@ def score_answer(
     makes of each pair's IoU 1 where it reaches the threshold; `dynamic` keeps it where it reaches one that rises with
     training progress; else 0.
     """
-    boxes = parse_boxes(answer)
-    if not boxes:
+    boxes = parse_boxes(answer) if len(answer) <= _MAX_LENGTH else None
+    if boxes == []:
         return TaskScore(0.0, f"no box in {answer[:80]!r}")
-    if len(boxes) > MAX_BOXES:
+    if boxes is None or len(boxes) > MAX_BOXES:
         return TaskScore(0.0, f"more than {MAX_BOXES} boxes")
     scale = (1.0, 1.0)
     if box_frame is not None:

@@ -46,7 +46,7 @@ class TextGold:
     form: str
 
     def matches(self, answer: str) -> tuple[bool, str]:
-        forms = [normalise(answer), normalise(without_lead_in(answer))]
+        forms = [normalise(text) for text in dict.fromkeys((answer, without_lead_in(answer)))]
         return self.form in forms, f"text {forms[0][:80]!r}"
 
 

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-MAX_SHORT_ANSWER = 4096  # characters; a longer answer names no option, word or number (choice)
+MAX_SHORT_ANSWER = 2048  # characters; a longer answer names no option, word or number (choice)
 
 
 class GoldError(ValueError):
