@@ -14,6 +14,7 @@ from mixed_r1_ray.config import Config
 from mixed_r1_ray.environment import cluster_address
 from mixed_r1_ray.remote import fetch
 
+
 @contextmanager
 def connected(config: Config) -> Iterator[Plan]:
     """A connection to Ray for the length of the block. Raises UserError where the cluster is too small.
@@ -59,8 +60,8 @@ class Actors:
 def create_actors(config: Config, plan: Plan, splits: dict[str, str]) -> Actors:
     """Asks Ray for every actor of the plan at once; they start side by side."""
     from mixed_r1_ray.data.worker import DataWorker
-    from mixed_r1_ray.policy.learner import LearnerWorker
     from mixed_r1_ray.policy.reference import ReferenceWorker
+    from mixed_r1_ray.policy.worker import LearnerWorker
     from mixed_r1_ray.rewards.worker import RewardWorker
     from mixed_r1_ray.rollout.worker import RolloutWorker
 

@@ -11,7 +11,7 @@ from mixed_r1_ray.data.synthetic import build_quickstart_data
 from mixed_r1_ray.policy import warm_start as module
 from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.policy.warm_start import gold_response, warm_start
-from mixed_r1_ray.vlm.base import load_adapter
+from mixed_r1_ray.vlm.families import load_adapter
 
 FAMILIES = ("internvl", "qwen2_5_vl")
 

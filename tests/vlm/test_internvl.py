@@ -8,7 +8,7 @@ import torch
 
 from mixed_r1_ray.config import ModelConfig
 from mixed_r1_ray.types import BoxFrame
-from mixed_r1_ray.vlm.base import load_adapter
+from mixed_r1_ray.vlm.families import load_adapter
 from mixed_r1_ray.vlm.internvl import InternVLAdapter
 
 TOKENS_A_TILE = 16

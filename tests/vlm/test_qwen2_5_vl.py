@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mixed_r1_ray.config import ModelConfig
-from mixed_r1_ray.vlm.base import load_adapter
+from mixed_r1_ray.vlm.families import load_adapter
 from mixed_r1_ray.vlm.qwen2_5_vl import Qwen2_5_VLAdapter
 
 

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mixed_r1_ray.config import ModelConfig
-from mixed_r1_ray.vlm.base import load_adapter
+from mixed_r1_ray.vlm.families import load_adapter
 from mixed_r1_ray.vlm.tiny import save_tiny
 
 TEXTS = ["Where is the red circle? Answer with its box.", "[7, 14, 112, 1000]", "An orange square."]

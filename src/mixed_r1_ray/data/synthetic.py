@@ -8,7 +8,7 @@ Three kinds of picture, each 112 x 112: coloured shapes, bar charts, and the 8 x
     iou         shapes_box
     open_ended  shapes_caption, charts_caption
 
-Shapes lie on a grid of 7 pixels and bars have values in steps of 5, so that a tiny model needs few number tokens.
+Shapes lie on a grid of 7 pixels, so that a tiny model needs few number tokens for boxes.
 `meta` holds the picture's name and a short `think`: with the answer it makes a whole gold response for a warm start.
 """
 
@@ -149,7 +149,7 @@ def _shapes_kind(rng: np.random.Generator, colours: list[str], kinds: list[str],
 def _charts_picture(rng: np.random.Generator, split: str, index: int) -> tuple[Image.Image, list[Question]]:
     """Three coloured bars over a labelled axis from 0 to 100."""
     colours = [str(colour) for colour in rng.permutation(list(COLOURS))[:3]]
-    values = [5 * int(value) for value in rng.permutation(np.arange(1, 21))[:3]]
+    values = [int(value) for value in rng.permutation(np.arange(10, 101))[:3]]
     picture = Image.new("RGB", (SIDE, SIDE), "white")
     draw = ImageDraw.Draw(picture)
     base, height, left, step = 105, 98, 21, 30

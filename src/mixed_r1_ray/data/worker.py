@@ -13,7 +13,8 @@ from mixed_r1_ray.data.images import ImageError, decode_image
 from mixed_r1_ray.data.reader import BadRow, RecordTable, RowInfo
 from mixed_r1_ray.data.schema import Record
 from mixed_r1_ray.types import Prompt, PromptInputs
-from mixed_r1_ray.vlm.base import VLMAdapter, load_adapter
+from mixed_r1_ray.vlm.base import VLMAdapter
+from mixed_r1_ray.vlm.families import load_adapter
 
 
 @dataclass(frozen=True, slots=True)

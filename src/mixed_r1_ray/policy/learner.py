@@ -1,13 +1,11 @@
-"""The policy under training: one DeepSpeed ZeRO-3 rank. `LearnerWorker` at the end makes it a Ray actor."""
+"""The policy under training: one DeepSpeed ZeRO-3 rank."""
 
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import ray
@@ -17,12 +15,11 @@ import torch.distributed as dist
 from mixed_r1_ray.algo.kl import k3
 from mixed_r1_ray.algo.losses import RECIPES
 from mixed_r1_ray.config import Config
+from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.policy.microbatches import Microbatch, plan_microbatches
-from mixed_r1_ray.policy.packing import PackedGroups, pack
-from mixed_r1_ray.policy.state import load_training_state, save_training_state
+from mixed_r1_ray.policy.packing import pack
 from mixed_r1_ray.policy.statistics import StepStatistics
-from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.sync.buckets import to_buckets
 from mixed_r1_ray.types import Group, PromptInputs, TrainBatch, TrainGroup, WeightUpdate
 
@@ -243,38 +240,3 @@ def _deepspeed_settings(config: Config) -> dict:
         "bf16": {"enabled": config.model.dtype == "bfloat16"},
         "steps_per_print": 10**9,
     }
-
-
-@ray.remote
-class LearnerWorker:
-    """One rank as an actor. `start` is apart from the constructor: ranks must know where the first one lives."""
-
-    def __init__(self, config: Config):
-        self.config = config
-        self.learner: PolicyLearner | None = None
-
-    def home(self) -> tuple[str, str]:
-        """This actor's node, and an address:port there that is free now."""
-        context = ray.get_runtime_context()
-        address = ray.util.get_node_ip_address()
-        with socket.socket() as probe:
-            probe.bind((address, 0))
-            return context.get_node_id(), f"{address}:{probe.getsockname()[1]}"
-
-    def start(self, rendezvous: Rendezvous) -> None:
-        self.learner = PolicyLearner(self.config, rendezvous)
-
-    def update(self, batch: TrainBatch) -> dict[str, float]:
-        return self.learner.update(batch)
-
-    def logprobs(self, inputs: PromptInputs, responses: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        return self.learner.logprobs(inputs, responses)
-
-    def weights(self, version: int) -> WeightUpdate | None:
-        return self.learner.weights(version)
-
-    def save(self, folder: str) -> None:
-        save_training_state(self.learner, Path(folder))
-
-    def load(self, folder: str) -> None:
-        load_training_state(self.learner, Path(folder))

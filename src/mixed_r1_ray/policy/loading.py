@@ -7,7 +7,8 @@ import torch
 from mixed_r1_ray.config import ModelConfig
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.policy.logprobs import PolicyModel
-from mixed_r1_ray.vlm.base import VLMAdapter, load_adapter
+from mixed_r1_ray.vlm.base import VLMAdapter
+from mixed_r1_ray.vlm.families import load_adapter
 
 
 def load_policy(config: ModelConfig, temperature: float, freeze: str = "none") -> PolicyModel:

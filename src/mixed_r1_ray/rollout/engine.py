@@ -10,9 +10,10 @@ import numpy as np
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.guard import NumericsError
-from mixed_r1_ray.vlm.base import BANNED_BIAS, VLMAdapter, load_adapter
 from mixed_r1_ray.rollout.sampling import group_seed
 from mixed_r1_ray.types import Group, Rollout, SamplingConfig
+from mixed_r1_ray.vlm.base import BANNED_BIAS, VLMAdapter
+from mixed_r1_ray.vlm.families import load_adapter
 
 MAX_IMAGES = 8  # a prompt
 CPU_BATCHED_TOKENS = 4096  # prefilled in one engine step

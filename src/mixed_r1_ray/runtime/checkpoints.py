@@ -104,7 +104,7 @@ def verify(path: Path) -> Checkpoint:
         step, files, state = manifest["step"], manifest["files"], manifest["state"]
     except FileNotFoundError:
         raise UserError(f"checkpoint {path} has no {MANIFEST}: it was not written to its end") from None
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"checkpoint {path}: {MANIFEST} cannot be read ({error!r})") from error
     if _digest(manifest) != claimed:
         raise UserError(f"checkpoint {path}: {MANIFEST} was changed after it was written")

@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import fmean, pstdev
 
 from mixed_r1_ray.errors import UserError
-from mixed_r1_ray.types import RewardBreakdown
 from mixed_r1_ray.runtime import atomic
 from mixed_r1_ray.runtime.metric_names import check_names
+from mixed_r1_ray.types import RewardBreakdown
 
 
 class MetricsLog:

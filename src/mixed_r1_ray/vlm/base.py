@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from mixed_r1_ray.config import ModelConfig
-from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.types import BoxFrame, PromptInputs
 
 if TYPE_CHECKING:
@@ -102,24 +101,3 @@ class VLMAdapter(ABC):
             if parameter_name.startswith(prefixes):
                 return part
         return "language"
-
-
-def load_adapter(config: ModelConfig) -> VLMAdapter:
-    """The adapter of the checkpoint at `config.path`. Raises UserError for no checkpoint and for an unknown family."""
-    from transformers import AutoConfig, AutoProcessor, PretrainedConfig
-
-    from mixed_r1_ray.vlm.internvl import InternVLAdapter
-    from mixed_r1_ray.vlm.qwen2_5_vl import Qwen2_5_VLAdapter
-
-    families = {family.model_type: family for family in (InternVLAdapter, Qwen2_5_VLAdapter)}
-    try:
-        model_type = PretrainedConfig.get_config_dict(config.path)[0].get("model_type", "")
-        if model_type not in families:
-            hint = " (use the transformers-native checkpoint, whose name ends in -hf)" if "internvl" in model_type else ""
-            raise UserError(
-                f"model.path={config.path}: no adapter for model type '{model_type}'{hint}; known: {', '.join(families)}"
-            )
-        processor = AutoProcessor.from_pretrained(config.path)
-        return families[model_type](processor, AutoConfig.from_pretrained(config.path).image_token_id, config)
-    except OSError as error:
-        raise UserError(f"model.path={config.path}: no usable checkpoint there ({error})") from error

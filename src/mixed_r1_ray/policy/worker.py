@@ -1,0 +1,50 @@
+"""The learner actor: a `PolicyLearner` that can be started late, saved and restored."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import ray
+
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.policy.learner import PolicyLearner, Rendezvous
+from mixed_r1_ray.policy.state import load_training_state, save_training_state
+from mixed_r1_ray.types import PromptInputs, TrainBatch, WeightUpdate
+
+
+@ray.remote
+class LearnerWorker:
+    """One rank as an actor. `start` is apart from the constructor: ranks must know where the first one lives."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.learner: PolicyLearner | None = None
+
+    def home(self) -> tuple[str, str]:
+        """This actor's node, and an address:port there that is free now."""
+        context = ray.get_runtime_context()
+        address = ray.util.get_node_ip_address()
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+            return context.get_node_id(), f"{address}:{probe.getsockname()[1]}"
+
+    def start(self, rendezvous: Rendezvous) -> None:
+        self.learner = PolicyLearner(self.config, rendezvous)
+
+    def update(self, batch: TrainBatch) -> dict[str, float]:
+        return self.learner.update(batch)
+
+    def logprobs(self, inputs: PromptInputs, responses: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        return self.learner.logprobs(inputs, responses)
+
+    def weights(self, version: int) -> WeightUpdate | None:
+        return self.learner.weights(version)
+
+    def save(self, folder: str) -> None:
+        save_training_state(self.learner, Path(folder))
+
+    def load(self, folder: str) -> None:
+        load_training_state(self.learner, Path(folder))
