@@ -62,6 +62,11 @@ class EmbeddingTable:
             self._keep(new)
         return self._rows[self._place[ids]]
 
+    @property
+    def rows_held(self) -> int:
+        """How many rows are in memory, 4 H bytes each."""
+        return 0 if self._matrix is None else self._used
+
     def _keep(self, ids: np.ndarray) -> None:
         rows = as_float32(self._matrix[ids])
         if not np.isfinite(rows).all():

@@ -117,14 +117,14 @@ _ARTICLES = frozenset(("a", "an", "the"))
 def normalise(text: str) -> str:
     """The form in which short texts are compared: NFKC, case folded, without punctuation and articles.
 
-    A decimal point, a fraction bar and a minus sign are no punctuation; commas between thousands go. A text of nothing
-    but articles stays as it is.
+    A decimal point, a fraction bar and a minus sign are no punctuation; commas between thousands go. The last word is
+    never an article: `vitamin A`.
     """
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    words = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split()
+    text = " ".join([word for word in words[:-1] if word not in _ARTICLES] + words[-1:])
     if not text.isascii() or not text.replace(" ", "").isalnum():
         text = _INITIALS.sub(r"\1", _APOSTROPHE.sub("", text))
         text = _NUMBER_MARK.sub(lambda mark: _KEEP[mark[0]], text)
         text = "".join(" " if unicodedata.category(char)[0] in "PZC" and char < "\ue000" else char for char in text)
         text = text.translate(_RESTORE)
-    words = text.split()
-    return " ".join(word for word in words if word not in _ARTICLES) or " ".join(words)
+    return " ".join(text.split())
