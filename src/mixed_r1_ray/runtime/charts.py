@@ -189,6 +189,8 @@ def _marker(marker: Marker, css: str, x: Axis, y: Axis) -> str:
 
 def _tooltips(tips: dict[float, str], x: Axis) -> str:
     steps = sorted(tips)
+    if not steps:
+        return ""
     edges = [(a + b) / 2 for a, b in zip(steps, steps[1:], strict=False)]
     edge: Callable[[float], float] = lambda step: min(max(x(step), LEFT), WIDTH - RIGHT)  # noqa: E731
     bounds = zip([x.low, *edges], [*edges, x.high], strict=True)

@@ -139,12 +139,14 @@ class _LiveLine:
     """The terminal's last line: spinner, what is going on, and a bar where there is a count."""
 
     def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
-        self._bar = RichProgress(SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
-                                   MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True)
-        self._task = self._bar.add_task("starting", total=None)
+        self._bar = RichProgress(
+            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
+            TextColumn("{task.fields[count]}"), TimeElapsedColumn(),
+            console=console, transient=True, refresh_per_second=4)
+        self._task = self._bar.add_task("starting", total=None, count="")
 
     def start(self) -> None:
         self._bar.start()
@@ -153,4 +155,5 @@ class _LiveLine:
         self._bar.stop()
 
     def show(self, text: str, done: int | None, total: int | None) -> None:
-        self._bar.update(self._task, description=text, completed=done or 0, total=total)
+        count = f"{done}/{total}" if total else ""
+        self._bar.update(self._task, description=text, completed=done or 0, total=total, count=count)

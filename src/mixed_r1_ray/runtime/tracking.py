@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -56,9 +57,9 @@ def _start(config: Config, run_dir: RunDir):
                         "tracking.wandb=offline")
     try:
         run = wandb.init(
-            project=config.tracking.project, name=config.run.name, id=_run_id(run_dir, wandb), resume="allow",
+            project=config.tracking.project, name=config.run.name, id=_run_id(run_dir), resume="allow",
             mode=config.tracking.wandb, dir=str(run_dir.path), config=without_secrets(asdict(config)),
-            settings=wandb.Settings(console="off", silent=True, save_code=False, disable_git=True, x_save_requirements=False))
+            settings=wandb.Settings(console="off", silent=True, save_code=False, disable_git=True))
         # A step of its own: wandb drops lines whose built-in step goes back, as it does after a resume.
         run.define_metric("step", hidden=True)
         run.define_metric("*", step_metric="step")
@@ -68,10 +69,10 @@ def _start(config: Config, run_dir: RunDir):
     return run
 
 
-def _run_id(run_dir: RunDir, wandb) -> str:
+def _run_id(run_dir: RunDir) -> str:
     file = run_dir.path / "wandb_run_id"
     if not file.is_file():
-        atomic.write_text(file, wandb.util.generate_id() + "\n")
+        atomic.write_text(file, secrets.token_hex(4) + "\n")
     return file.read_text(encoding="utf-8").strip()
 
 
