@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
@@ -21,7 +21,8 @@ class BatchOrder:
         self.reward_types = np.asarray(reward_types)
         self.batch_size = batch_size
         self.seed = seed
-        self._epoch = lru_cache(maxsize=3)(self._draw_epoch)
+        self._cycle = batch_size // math.gcd(batch_size, len(reward_types))  # so often an epoch begins with a batch
+        self._latest = 0, self._shuffle(0)
 
     def batch(self, step: int) -> list[int]:
         """Row indices of step 1, 2, ...; all different."""
@@ -32,21 +33,31 @@ class BatchOrder:
         epoch, offset = divmod(position, len(self.reward_types))
         return int(self._epoch(epoch)[offset])
 
-    def _draw_epoch(self, epoch: int) -> np.ndarray:
+    def _epoch(self, epoch: int) -> np.ndarray:
+        """Walks up from the latest epoch, or one that begins with a batch: each must know how the one before ended."""
+        known, order = self._latest
+        start = epoch - epoch % self._cycle
+        if not start <= known <= epoch:
+            known, order = start, self._shuffle(start)
+        for number in range(known + 1, epoch + 1):
+            order = self._without_early_repeats(self._shuffle(number), order, number)
+        self._latest = epoch, order
+        return order
+
+    def _shuffle(self, epoch: int) -> np.ndarray:
         random = np.random.default_rng([self.seed, epoch])
         place = np.empty(len(self.reward_types))
         for reward_type in np.unique(self.reward_types):
             rows = random.permutation(np.flatnonzero(self.reward_types == reward_type))
             place[rows] = (np.arange(len(rows)) + random.random(len(rows))) / len(rows)
-        order = np.argsort(place, kind="stable")
-        return order if epoch == 0 else self._without_early_repeats(order, epoch)
+        return np.argsort(place, kind="stable")
 
-    def _without_early_repeats(self, order: np.ndarray, epoch: int) -> np.ndarray:
-        """Rows that end the last epoch's open batch do not also begin this one: one batch would hold them twice."""
+    def _without_early_repeats(self, order: np.ndarray, former: np.ndarray, epoch: int) -> np.ndarray:
+        """Rows that end the former epoch's open batch do not also begin this one: one batch would hold them twice."""
         open_rows = (epoch * len(order)) % self.batch_size
         if not open_rows:
             return order
-        recent = set(self._epoch(epoch - 1)[-open_rows:].tolist())
+        recent = set(former[-open_rows:].tolist())
         first = [row for row in order if row not in recent][: self.batch_size - open_rows]
         taken = set(first)
         return np.asarray(first + [row for row in order if row not in taken])

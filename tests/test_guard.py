@@ -1,0 +1,57 @@
+"""The numerics guard: what passes, what stops the run, and what the message names."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.guard import Guard, NumericsError
+
+GUARD = Guard(max_logprob_mismatch=1e-4, max_initial_kl=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "mismatch", "kl"), [("float32", 1e-4, 1e-6), ("bfloat16", 1.0, 1e-2)])
+def test_thresholds_follow_the_number_format_unless_they_are_set(dtype, mismatch, kl):
+    config = Config()
+    config.model.dtype = dtype
+    assert Guard.from_config(config) == Guard(mismatch, kl)
+    config.guard.max_logprob_mismatch, config.guard.max_initial_kl = 0.5, 0.25
+    assert Guard.from_config(config) == Guard(0.5, 0.25)
+
+
+@pytest.mark.parametrize("mismatch", [0.0, 1e-6, 1e-4])
+def test_small_mismatch_passes(mismatch):
+    GUARD.check_mismatch(3, mismatch, "p7")
+
+
+@pytest.mark.parametrize("mismatch", [1.1e-4, 0.7, math.inf, math.nan])
+def test_mismatch_stops_and_names_step_prompt_size_and_key(mismatch):
+    with pytest.raises(NumericsError, match=r"step 3: .*prompt 'p7'.*guard\.max_logprob_mismatch") as caught:
+        GUARD.check_mismatch(3, mismatch, "p7")
+    assert f"{mismatch:.3g}" in str(caught.value)
+
+
+@pytest.mark.parametrize("kl", [0.0, 1e-7, -1e-7])
+def test_zero_kl_passes(kl):
+    GUARD.check_initial_kl(kl)
+
+
+@pytest.mark.parametrize("kl", [1e-3, -1e-3, math.nan])
+def test_kl_before_any_update_stops(kl):
+    with pytest.raises(NumericsError, match=r"before any update.*guard\.max_initial_kl"):
+        GUARD.check_initial_kl(kl)
+
+
+def test_equal_prompt_tokens_pass_whatever_their_integer_type():
+    GUARD.check_prompt_ids("p7", np.array([1, 2], np.int32), np.array([1, 2], np.int64))
+
+
+@pytest.mark.parametrize(
+    ("engine", "trainer", "first"), [([1, 2, 3], [1, 9, 3], 1), ([1, 2], [1, 2, 3], 2), ([], [1], 0), ([4, 5], [4], 1)]
+)
+def test_differing_prompt_tokens_name_prompt_first_difference_and_lengths(engine, trainer, first):
+    with pytest.raises(NumericsError, match=rf"'p7'.*from token {first} on \({len(engine)} and {len(trainer)} tokens\)"):
+        GUARD.check_prompt_ids("p7", np.array(engine, np.int32), np.array(trainer, np.int64))
