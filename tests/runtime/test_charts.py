@@ -43,7 +43,9 @@ def test_degenerate_ranges_still_draw(values):
 
 
 def test_nothing_to_draw_is_an_empty_string():
-    assert line_chart([Series("a", [], "c-a")]) == "" == line_chart([Series("a", [(1, 0.0)], "c-a")], log=True)
+    assert (
+        line_chart([Series("a", [], "c-a")]) == "" == line_chart([Series("a", [(1, 0.0)], "c-a")], log=True)
+    )
 
 
 def test_labels_are_escaped():
@@ -52,7 +54,9 @@ def test_labels_are_escaped():
 
 
 def test_long_lines_are_averaged_in_bins_of_steps():
-    points = coordinates(line_chart([Series("a", [(step, 1.0 + step % 2) for step in range(1, 5001)], "c-a")]), "raw")
+    points = coordinates(
+        line_chart([Series("a", [(step, 1.0 + step % 2) for step in range(1, 5001)], "c-a")]), "raw"
+    )
     assert len(points) <= 240
 
 
@@ -61,7 +65,9 @@ def test_layers_stack_and_are_cut_off_at_the_top():
     svg = stacked_chart(layers, top=4.0)
     lower, upper = coordinates(svg, "t-a"), coordinates(svg, "t-b")
     assert upper[0][1] < lower[0][1]  # b starts above a
-    assert upper[3] == lower[0] and min(y for _, y in upper) == 10.0  # its floor is a's ceiling; 9 ends at the top edge
+    assert (
+        upper[3] == lower[0] and min(y for _, y in upper) == 10.0
+    )  # its floor is a's ceiling; 9 ends at the top edge
 
 
 def test_an_interval_lies_about_its_value():
@@ -79,6 +85,8 @@ def test_smoothing_keeps_a_straight_line_inside_and_its_length():
     assert smoothed(line[:10]) == line[:10]
 
 
-@pytest.mark.parametrize(("value", "text"), [(0, "0"), (0.41234, "0.412"), (12345.6, "12,346"), (4.12e-7, "4.1e-07")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (0.41234, "0.412"), (12345.6, "12,346"), (4.12e-7, "4.1e-07")]
+)
 def test_numbers(value, text):
     assert number(value) == text

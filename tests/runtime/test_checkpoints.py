@@ -13,6 +13,7 @@ def writer(content: str):
         (folder / "policy").mkdir()
         (folder / "policy" / "weights.bin").write_text(content)
         (folder / "rng.json").write_text("{}")
+
     return write
 
 
@@ -54,16 +55,26 @@ def test_leftovers_of_an_interrupted_run_are_removed_at_the_next_begin(tmp_path)
     assert names(tmp_path) == ["latest", "step_000006"]
 
 
-@pytest.mark.parametrize(("damage", "fault"), [
-    (lambda path: (path / "policy" / "weights.bin").write_text("thred"), "content of file policy/weights.bin is damaged"),
-    (lambda path: (path / "policy" / "weights.bin").write_text("thre"), "has 4 bytes instead of 5"),
-    (lambda path: (path / "rng.json").unlink(), "file rng.json is missing"),
-    (lambda path: (path / "manifest.json").unlink(), "has no manifest.json"),
-    (lambda path: (path / "manifest.json").write_text('{"step":'), "manifest.json cannot be read"),
-    (lambda path: (path / "manifest.json").write_text("[]"), "manifest.json cannot be read"),
-    (lambda path: (path / "manifest.json").write_text(
-        (path / "manifest.json").read_text().replace('"cursor": 3', '"cursor": 4')), "was changed"),
-])
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (
+            lambda path: (path / "policy" / "weights.bin").write_text("thred"),
+            "content of file policy/weights.bin is damaged",
+        ),
+        (lambda path: (path / "policy" / "weights.bin").write_text("thre"), "has 4 bytes instead of 5"),
+        (lambda path: (path / "rng.json").unlink(), "file rng.json is missing"),
+        (lambda path: (path / "manifest.json").unlink(), "has no manifest.json"),
+        (lambda path: (path / "manifest.json").write_text('{"step":'), "manifest.json cannot be read"),
+        (lambda path: (path / "manifest.json").write_text("[]"), "manifest.json cannot be read"),
+        (
+            lambda path: (path / "manifest.json").write_text(
+                (path / "manifest.json").read_text().replace('"cursor": 3', '"cursor": 4')
+            ),
+            "was changed",
+        ),
+    ],
+)
 def test_newest_valid_passes_over_a_damaged_one_names_its_fault_and_keeps_it(tmp_path, damage, fault):
     write_checkpoint(tmp_path, 1, writer("one"), {})
     newest = write_checkpoint(tmp_path, 3, writer("three"), {"cursor": 3}).path

@@ -15,10 +15,17 @@ def reward(task: float | None, form: float = 1.0) -> RewardBreakdown:
     return RewardBreakdown("chart", total, task, None if task is None else form, "")
 
 
-def group(*tasks: float | None, kind: str = "chart", source: str = "a", lengths=None, finished=None) -> ScoredGroup:
+def group(
+    *tasks: float | None, kind: str = "chart", source: str = "a", lengths=None, finished=None
+) -> ScoredGroup:
     count = len(tasks)
-    return ScoredGroup(kind, source, tuple(map(reward, tasks)), tuple(lengths or [10] * count),
-                       tuple(finished or [True] * count))
+    return ScoredGroup(
+        kind,
+        source,
+        tuple(map(reward, tasks)),
+        tuple(lengths or [10] * count),
+        tuple(finished or [True] * count),
+    )
 
 
 def test_lines_read_back_as_they_were_given(tmp_path):
@@ -33,7 +40,9 @@ def test_lines_read_back_as_they_were_given(tmp_path):
 
 def test_nan_and_infinity_become_null_with_a_warning(tmp_path):
     warnings = []
-    MetricsLog(tmp_path / "m", warnings.append).append(4, {"grad_norm": float("inf"), "entropy": float("nan")})
+    MetricsLog(tmp_path / "m", warnings.append).append(
+        4, {"grad_norm": float("inf"), "entropy": float("nan")}
+    )
     raw = (tmp_path / "m").read_text()
     assert json.loads(raw, parse_constant=pytest.fail) == {"step": 4, "grad_norm": None, "entropy": None}
     assert [text.split(";")[0] for text in warnings] == ["step 4: grad_norm is inf", "step 4: entropy is nan"]
@@ -48,12 +57,16 @@ def test_undeclared_name_is_refused_with_the_nearest(tmp_path):
 
 def test_every_name_of_the_contract_is_declared():
     types = ("matching", "chart", "iou", "open_ended")
-    names = ("reward/mean reward/format kl/reference loss/policy entropy grad_norm clip/fraction "
-             "length/response_tokens group/zero_variance_fraction mismatch/logprob_abs_max mismatch/kl staleness/max "
-             "time/step_s time/generate_s time/reward_s time/reference_s time/learn_s time/sync_s time/idle_s "
-             "throughput/samples_per_s throughput/tokens_per_s rewards/unscored data/bad_rows").split()
+    names = (
+        "reward/mean reward/format kl/reference loss/policy entropy grad_norm clip/fraction "
+        "length/response_tokens group/zero_variance_fraction mismatch/logprob_abs_max mismatch/kl "
+        "staleness/max time/step_s time/generate_s time/reward_s time/reference_s time/learn_s time/sync_s time/idle_s "
+        "throughput/samples_per_s throughput/tokens_per_s rewards/unscored data/bad_rows"
+    ).split()
     names += [f"reward/{kind}" for kind in types]
-    names += [f"eval/{mode}/{kind}{end}" for mode in ("greedy", "sampled") for kind in types for end in ("", "/se")]
+    names += [
+        f"eval/{mode}/{kind}{end}" for mode in ("greedy", "sampled") for kind in types for end in ("", "/se")
+    ]
     assert set(names) <= METRICS.keys() and all(METRICS.values())
 
 
@@ -105,7 +118,9 @@ def test_a_type_without_a_scored_sample_has_no_mean_rather_than_zero():
 
 
 def test_zero_variance_counts_equal_totals_and_lone_samples_by_type():
-    metrics = summarise_rewards([group(1.0, 1.0), group(1.0, None), group(1.0, 0.0), group(0.1, 0.2, kind="iou")])
+    metrics = summarise_rewards(
+        [group(1.0, 1.0), group(1.0, None), group(1.0, 0.0), group(0.1, 0.2, kind="iou")]
+    )
     assert metrics["group/zero_variance_fraction"] == 0.5
     assert metrics["group/zero_variance_fraction/chart"] == pytest.approx(2 / 3)
     assert metrics["group/zero_variance_fraction/iou"] == 0.0
@@ -117,4 +132,8 @@ def test_lengths_count_every_response_scored_or_not():
 
 
 def test_a_summary_has_only_declared_names():
-    check_names(summarise_rewards([group(1.0, None, kind=kind) for kind in ("matching", "chart", "iou", "open_ended")]))
+    check_names(
+        summarise_rewards(
+            [group(1.0, None, kind=kind) for kind in ("matching", "chart", "iou", "open_ended")]
+        )
+    )

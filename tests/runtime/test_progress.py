@@ -9,8 +9,14 @@ from mixed_r1_ray.runtime import progress as module
 from mixed_r1_ray.runtime.evaluation_table import EvalResult, summary_table
 from mixed_r1_ray.runtime.progress import Progress, duration, step_line
 
-METRICS = {"reward/mean": 0.714, "reward/matching": 0.5, "reward/chart": None, "reward/format": 1.0,
-           "throughput/tokens_per_s": 1234.4, "time/step_s": 1.94}
+METRICS = {
+    "reward/mean": 0.714,
+    "reward/matching": 0.5,
+    "reward/chart": None,
+    "reward/format": 1.0,
+    "throughput/tokens_per_s": 1234.4,
+    "time/step_s": 1.94,
+}
 
 
 def plain(max_steps: int = 160) -> tuple[Progress, io.StringIO]:
@@ -22,14 +28,16 @@ def plain(max_steps: int = 160) -> tuple[Progress, io.StringIO]:
 def clock(monkeypatch):
     class Clock:
         now = 0.0
+
     monkeypatch.setattr(module.time, "monotonic", lambda: Clock.now)
     return Clock
 
 
 def test_a_step_is_one_plain_line():
     line = step_line(12, 160, METRICS, 280)
-    assert line == ("step  12/160  reward 0.714  matching 0.500  chart –  format 1.000  1,234 tok/s  1.9 s  "
-                    "4m40s left")
+    assert line == (
+        "step  12/160  reward 0.714  matching 0.500  chart –  format 1.000  1,234 tok/s  1.9 s  4m40s left"
+    )
 
 
 def test_time_left_counts_everything_between_recent_steps(clock):
@@ -46,8 +54,12 @@ def test_counted_phases_speak_at_first_every_ten_seconds_and_at_the_end(clock):
     for done in range(101):
         progress.phase("warm start", done, 100)
         clock.now += 0.24
-    assert out.getvalue().splitlines() == ["warm start 0/100", "warm start 42/100", "warm start 84/100",
-                                           "warm start 100/100"]
+    assert out.getvalue().splitlines() == [
+        "warm start 0/100",
+        "warm start 42/100",
+        "warm start 84/100",
+        "warm start 100/100",
+    ]
 
 
 def test_a_plain_phase_is_said_once_until_another_comes():

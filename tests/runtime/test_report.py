@@ -27,24 +27,51 @@ def picture() -> bytes:
 
 
 def results(task: float) -> list[EvalResult]:
-    return [EvalResult(f"{kind}-{i}", kind, f"source_{kind}", mode, task + 0.5, task + 0.01 * (i % 2), 1.0, HOSTILE,
-                       question="Which one <b>is</b> it?", answer="[1, 2, 30, 18]", image_size=(40, 20),
-                       box_frame=(1000.0, 1000.0))
-            for kind in TYPES for i in range(5) for mode in ("greedy", "sampled")]
+    return [
+        EvalResult(
+            f"{kind}-{i}",
+            kind,
+            f"source_{kind}",
+            mode,
+            task + 0.5,
+            task + 0.01 * (i % 2),
+            1.0,
+            HOSTILE,
+            question="Which one <b>is</b> it?",
+            answer="[1, 2, 30, 18]",
+            image_size=(40, 20),
+            box_frame=(1000.0, 1000.0),
+        )
+        for kind in TYPES
+        for i in range(5)
+        for mode in ("greedy", "sampled")
+    ]
 
 
 def fabricate(folder: Path, steps: int = 12, evaluations: tuple[int, ...] = (0, 12)) -> Path:
     config = Config()
-    config = replace(config, run=replace(config.run, dir=str(folder), name="<i>run</i>".replace("/", "-"), max_steps=12))
+    config = replace(
+        config, run=replace(config.run, dir=str(folder), name="<i>run</i>".replace("/", "-"), max_steps=12)
+    )
     with open_run_dir(config) as run_dir:
         WarningLog(run_dir.warnings_file).add("row <script> of data/train.parquet", 3)
         log = MetricsLog(run_dir.metrics_file)
         for step in range(steps + 1):
             if step:
                 rewards = {f"reward/{kind}": 0.1 * step / 12 for kind in TYPES}
-                log.append(step, rewards | {"reward/mean": 0.5, "reward/format": 1.0, "entropy": None,
-                                            "kl/reference": 1e-3 * step, "time/step_s": 2.0, "time/generate_s": 1.5,
-                                            "time/learn_s": 0.5})
+                log.append(
+                    step,
+                    rewards
+                    | {
+                        "reward/mean": 0.5,
+                        "reward/format": 1.0,
+                        "entropy": None,
+                        "kl/reference": 1e-3 * step,
+                        "time/step_s": 2.0,
+                        "time/generate_s": 1.5,
+                        "time/learn_s": 0.5,
+                    },
+                )
             if step in evaluations:
                 save_results(run_dir.evals, step, results(0.25 + step / 48))
                 log.append(step, summarise(results(0.25 + step / 48)))
@@ -74,7 +101,9 @@ class Page(HTMLParser):
         self.text += data if not self.open or self.open[-1] != "style" else ""
 
     def count(self, tag: str, css: str) -> int:
-        return sum(name == tag and css in (attributes.get("class") or "").split() for name, attributes in self.tags)
+        return sum(
+            name == tag and css in (attributes.get("class") or "").split() for name, attributes in self.tags
+        )
 
 
 @pytest.fixture
@@ -125,12 +154,15 @@ def test_it_can_be_made_again_from_the_folder_alone(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(run / "report.html")
 
 
-@pytest.mark.parametrize(("steps", "evaluations", "says"), [
-    (0, (), "has not been evaluated"),
-    (0, (0,), "One evaluation so far, at step 0"),
-    (1, (0,), "One evaluation so far"),
-    (12, (), "has not been evaluated"),
-])
+@pytest.mark.parametrize(
+    ("steps", "evaluations", "says"),
+    [
+        (0, (), "has not been evaluated"),
+        (0, (0,), "One evaluation so far, at step 0"),
+        (1, (0,), "One evaluation so far"),
+        (12, (), "has not been evaluated"),
+    ],
+)
 def test_an_unfinished_run_has_a_report_too(tmp_path, steps, evaluations, says):
     page = Page(write_report(fabricate(tmp_path, steps, evaluations)))
     assert says in page.text and page.open == []
@@ -144,6 +176,10 @@ def test_command_refuses_a_folder_without_a_run(tmp_path, capsys):
 def test_headline_names_what_fell():
     from mixed_r1_ray.runtime.evaluation_table import compare
 
-    rows = compare([r for r in results(0.5) if r.mode == "greedy"], [r for r in results(0.25) if r.mode == "greedy"])
-    assert headline(rows) == ["Greedy: 0 of 4 types rose, 4 fell (matching, chart, grounding, open-ended) by more than "
-                              "two standard errors."]
+    rows = compare(
+        [r for r in results(0.5) if r.mode == "greedy"], [r for r in results(0.25) if r.mode == "greedy"]
+    )
+    assert headline(rows) == [
+        "Greedy: 0 of 4 types rose, 4 fell (matching, chart, grounding, open-ended) by more than "
+        "two standard errors."
+    ]

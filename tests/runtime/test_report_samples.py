@@ -17,7 +17,9 @@ from mixed_r1_ray.runtime.report_samples import (
 )
 
 
-def result(prompt_id: str, kind: str = "matching", source: str = "s", response: str = "", **more) -> EvalResult:
+def result(
+    prompt_id: str, kind: str = "matching", source: str = "s", response: str = "", **more
+) -> EvalResult:
     return EvalResult(prompt_id, kind, source, "greedy", 1.5, 1.0, 1.0, response, **more)
 
 
@@ -45,23 +47,38 @@ def test_markup_escapes_html_and_emphasises_the_last_complete_answer():
     assert mark_up("no tags & <b>") == "no tags &amp; &lt;b&gt;"
 
 
-@pytest.mark.parametrize(("text", "box"), [
-    ("[1, 2, 30.5, 40]", (1, 2, 30.5, 40)),
-    ('{"bbox_2d": [1,2,3,4]}', (1, 2, 3, 4)),
-    ("<box>[[10, 20, 30, 40]]</box>", (10, 20, 30, 40)),
-    ("[3, 2, 1, 4]", None),
-    ("[1, 2, 3]", None),
-    ("", None),
-])
+@pytest.mark.parametrize(
+    ("text", "box"),
+    [
+        ("[1, 2, 30.5, 40]", (1, 2, 30.5, 40)),
+        ('{"bbox_2d": [1,2,3,4]}', (1, 2, 3, 4)),
+        ("<box>[[10, 20, 30, 40]]</box>", (10, 20, 30, 40)),
+        ("[3, 2, 1, 4]", None),
+        ("[1, 2, 3]", None),
+        ("", None),
+    ],
+)
 def test_boxes_are_found(text, box):
     assert find_box(text) == box
 
 
 def test_gold_and_answers_are_drawn_each_in_its_own_frame(tmp_path):
-    before = result("a", "iou", answer="[10, 20, 30, 60]", image_size=(100, 200), box_frame=(1000.0, 1000.0),
-                    response="<answer>[100, 100, 300, 300]</answer>")
-    after = result("a", "iou", answer="[10, 20, 30, 60]", image_size=(100, 200), box_frame=(1000.0, 1000.0),
-                   response="<answer>nothing</answer>")
+    before = result(
+        "a",
+        "iou",
+        answer="[10, 20, 30, 60]",
+        image_size=(100, 200),
+        box_frame=(1000.0, 1000.0),
+        response="<answer>[100, 100, 300, 300]</answer>",
+    )
+    after = result(
+        "a",
+        "iou",
+        answer="[10, 20, 30, 60]",
+        image_size=(100, 200),
+        box_frame=(1000.0, 1000.0),
+        response="<answer>nothing</answer>",
+    )
     (sample,) = pair_samples([before], [after], tmp_path)
     assert [(box.kind, box.x, box.y) for box in sample.boxes] == [("gold", 0.1, 0.1), ("before", 0.1, 0.1)]
     assert [(box.width, box.height) for box in sample.boxes] == [pytest.approx((0.2, 0.2))] * 2

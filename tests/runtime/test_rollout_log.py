@@ -6,14 +6,31 @@ import pyarrow.parquet as pq
 
 from mixed_r1_ray.runtime.rollout_log import RolloutRow, read_rollouts, write_rollouts
 
-ROW = RolloutRow(prompt_id="p", source="s", reward_type="chart", question="q?", answer="5", sample_index=0,
-                 response="<think>é</think>", reward_total=1.5, reward_task=1.0, reward_format=1.0, reward_detail="ok",
-                 advantage=0.7, weight_version_oldest=3, weight_version_newest=4, prompt_tokens=20, response_tokens=6,
-                 finished=True)
+ROW = RolloutRow(
+    prompt_id="p",
+    source="s",
+    reward_type="chart",
+    question="q?",
+    answer="5",
+    sample_index=0,
+    response="<think>é</think>",
+    reward_total=1.5,
+    reward_task=1.0,
+    reward_format=1.0,
+    reward_detail="ok",
+    advantage=0.7,
+    weight_version_oldest=3,
+    weight_version_newest=4,
+    prompt_tokens=20,
+    response_tokens=6,
+    finished=True,
+)
 
 
 def test_rows_come_back_with_unscored_as_null(tmp_path):
-    unscored = replace(ROW, sample_index=1, reward_total=None, reward_task=None, reward_format=None, advantage=None)
+    unscored = replace(
+        ROW, sample_index=1, reward_total=None, reward_task=None, reward_format=None, advantage=None
+    )
     path = write_rollouts(tmp_path / "rollouts", 10, [ROW, unscored])
     assert path.name == "step_000010.parquet"
     assert read_rollouts(path) == [ROW, unscored]

@@ -11,7 +11,8 @@ import pytest
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.errors import UserError
-from mixed_r1_ray.runtime.run_dir import open_run_dir, read_config
+from mixed_r1_ray.runtime.run_config import read_config
+from mixed_r1_ray.runtime.run_dir import open_run_dir
 
 
 def config_in(folder: Path, **run) -> Config:
@@ -48,7 +49,9 @@ def test_written_config_can_be_run_again(tmp_path):
 
 def test_never_refuses_a_folder_that_holds_a_run_and_says_what_to_do(tmp_path):
     leave_a_run(tmp_path)
-    with pytest.raises(UserError, match=r"already holds a run.*step_000001.*run\.resume=auto.*run\.resume=overwrite"):
+    with pytest.raises(
+        UserError, match=r"already holds a run.*step_000001.*run\.resume=auto.*run\.resume=overwrite"
+    ):
         open_run_dir(config_in(tmp_path))
 
 
@@ -76,7 +79,9 @@ def test_auto_starts_afresh_where_there_is_nothing(tmp_path):
 def test_auto_refuses_what_makes_another_run_and_names_every_key(tmp_path):
     leave_a_run(tmp_path)
     config = config_in(tmp_path, resume="auto", seed=5)
-    config = replace(config, algo=replace(config.algo, beta=0.5), tracking=replace(config.tracking, project="p"))
+    config = replace(
+        config, algo=replace(config.algo, beta=0.5), tracking=replace(config.tracking, project="p")
+    )
     with pytest.raises(UserError) as raised:
         open_run_dir(config)
     message = str(raised.value)
@@ -139,7 +144,9 @@ time.sleep(60)
 
 
 def test_two_drivers_cannot_share_a_folder_and_a_killed_one_leaves_no_lock(tmp_path):
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert holder.stdout.readline().strip() == "held"
         with pytest.raises(UserError, match=f"in use by process {holder.pid} on"):

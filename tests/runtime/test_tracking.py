@@ -13,8 +13,11 @@ from mixed_r1_ray.runtime.tracking import Tracker, without_secrets
 
 def config_in(folder, mode: str, resume: str = "never") -> Config:
     config = Config()
-    return replace(config, run=replace(config.run, dir=str(folder), name="one", resume=resume),
-                   tracking=replace(config.tracking, wandb=mode))
+    return replace(
+        config,
+        run=replace(config.run, dir=str(folder), name="one", resume=resume),
+        tracking=replace(config.tracking, wandb=mode),
+    )
 
 
 def test_disabled_does_nothing_and_does_not_import_wandb(tmp_path, monkeypatch):
@@ -76,4 +79,6 @@ def test_a_failure_in_mid_run_is_one_warning(tmp_path):
 
 def test_credentials_in_urls_are_blotted_out():
     assert without_secrets({"model": {"path": "https://me:tok@host/m"}, "x": ("s3://b/c", 3, None)}) == {
-        "model": {"path": "https://…@host/m"}, "x": ["s3://b/c", 3, None]}
+        "model": {"path": "https://…@host/m"},
+        "x": ["s3://b/c", 3, None],
+    }

@@ -52,14 +52,16 @@ class Axis:
 
 
 def line_chart(series: Sequence[Series], log: bool = False) -> str:
-    """Lines over steps: each point faint, their moving mean strong; a tooltip names the values under the pointer.
+    """Lines over steps: each point faint, their moving mean strong; a tooltip names the values at a step.
 
     With `log`, values that are not positive are left out. Returns '' where there is nothing to draw.
     """
     thinned = [_thin([point for point in line.points if not log or point[1] > 0]) for line in series]
     markers = [marker for line in series for marker in line.markers]
     values = [value for points in thinned for _, value in points]
-    values += [edge for marker in markers for edge in (marker.value - marker.spread, marker.value + marker.spread)]
+    values += [
+        edge for marker in markers for edge in (marker.value - marker.spread, marker.value + marker.spread)
+    ]
     steps = [step for points in thinned for step, _ in points] + [marker.step for marker in markers]
     if not values:
         return ""
@@ -93,9 +95,13 @@ def stacked_chart(layers: Sequence[Series], top: float) -> str:
         outline += [(s, min(v, y.high)) for s, v in zip(reversed(steps), reversed(floor), strict=True)]
         body.append(f'<path class="area {layer.css}" d="{_path(outline, x, y)}Z"/>')
         floor = ceiling
-    tips = {step: f"step {step:g}: {floor[i]:.2f} s" + "".join(
-        f"\n{layer.label} {points[i][1]:.2f} s" for layer, points in zip(layers, thinned, strict=True))
-        for i, step in enumerate(steps)}
+    tips = {
+        step: f"step {step:g}: {floor[i]:.2f} s"
+        + "".join(
+            f"\n{layer.label} {points[i][1]:.2f} s" for layer, points in zip(layers, thinned, strict=True)
+        )
+        for i, step in enumerate(steps)
+    }
     return _svg([*body, _grid(x, y), _tooltips(tips, x)])
 
 
@@ -103,17 +109,22 @@ def interval_chart(value: float, spread: float, limit: float, css: str) -> str:
     """A difference and its interval about a zero line, on a scale from -limit to limit."""
     axis = Axis(-limit, limit, 2, 98)
     low, high = axis(max(value - spread, -limit)), axis(min(value + spread, limit))
-    return (f'<svg class="interval" viewBox="0 0 100 16" role="img" aria-label="{value:+.3f}, plus or minus {spread:.3f}">'
-            f'<line class="zero" x1="50" x2="50" y1="0" y2="16"/>'
-            f'<line class="whisker {css}" x1="{low:.1f}" x2="{high:.1f}" y1="8" y2="8"/>'
-            f'<circle class="dot {css}" cx="{axis(value):.1f}" cy="8" r="3.4"/></svg>')
+    return (
+        f'<svg class="interval" viewBox="0 0 100 16" role="img" '
+        f'aria-label="{value:+.3f}, plus or minus {spread:.3f}">'
+        f'<line class="zero" x1="50" x2="50" y1="0" y2="16"/>'
+        f'<line class="whisker {css}" x1="{low:.1f}" x2="{high:.1f}" y1="8" y2="8"/>'
+        f'<circle class="dot {css}" cx="{axis(value):.1f}" cy="8" r="3.4"/></svg>'
+    )
 
 
 def smoothed(points: Sequence[Point]) -> list[Point]:
     """The centred mean over a twelfth of the points, less of it at the ends; short lines stay as they are."""
     reach = len(points) // 24
-    return [(step, fmean(value for _, value in points[max(i - reach, 0):i + reach + 1]))
-            for i, (step, _) in enumerate(points)]
+    return [
+        (step, fmean(value for _, value in points[max(i - reach, 0) : i + reach + 1]))
+        for i, (step, _) in enumerate(points)
+    ]
 
 
 def number(value: float) -> str:
@@ -129,7 +140,7 @@ def _thin(points: Sequence[Point]) -> list[Point]:
     if len(points) <= MAX_POINTS:
         return list(points)
     size = math.ceil(len(points) / MAX_POINTS)
-    bins = [points[start:start + size] for start in range(0, len(points), size)]
+    bins = [points[start : start + size] for start in range(0, len(points), size)]
     return [(group[-1][0], fmean(value for _, value in group)) for group in bins]
 
 
@@ -168,10 +179,14 @@ def _grid(x: Axis, y: Axis) -> str:
     for tick in _ticks(y, 4):
         at = y(tick)
         label = f"1e{round(math.log10(tick))}" if y.log else number(tick)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
-                     f'<text class="tick" x="{LEFT - 6}" y="{at + 3.5:.1f}" text-anchor="end">{label}</text>')
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
+            f'<text class="tick" x="{LEFT - 6}" y="{at + 3.5:.1f}" text-anchor="end">{label}</text>'
+        )
     for tick in _ticks(x, 5, whole=True):
-        parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{HEIGHT - 7}" text-anchor="middle">{tick:g}</text>')
+        parts.append(
+            f'<text class="tick" x="{x(tick):.1f}" y="{HEIGHT - 7}" text-anchor="middle">{tick:g}</text>'
+        )
     return "".join(parts)
 
 
@@ -182,9 +197,11 @@ def _path(points: Sequence[Point], x: Axis, y: Axis) -> str:
 def _marker(marker: Marker, css: str, x: Axis, y: Axis) -> str:
     at, low, high = x(marker.step), marker.value - marker.spread, marker.value + marker.spread
     kind = "hollow" if marker.hollow else "dot"
-    return (f'<g><title>{escape(marker.title)}</title>'
-            f'<line class="whisker {css}" x1="{at:.1f}" x2="{at:.1f}" y1="{y(low):.1f}" y2="{y(high):.1f}"/>'
-            f'<circle class="{kind} {css}" cx="{at:.1f}" cy="{y(marker.value):.1f}" r="3.6"/></g>')
+    return (
+        f"<g><title>{escape(marker.title)}</title>"
+        f'<line class="whisker {css}" x1="{at:.1f}" x2="{at:.1f}" y1="{y(low):.1f}" y2="{y(high):.1f}"/>'
+        f'<circle class="{kind} {css}" cx="{at:.1f}" cy="{y(marker.value):.1f}" r="3.6"/></g>'
+    )
 
 
 def _tooltips(tips: dict[float, str], x: Axis) -> str:
@@ -197,7 +214,8 @@ def _tooltips(tips: dict[float, str], x: Axis) -> str:
     return "".join(
         f'<rect class="tip" x="{edge(a):.1f}" y="{TOP}" width="{max(edge(b) - edge(a), 0.5):.1f}" '
         f'height="{HEIGHT - TOP - BOTTOM}"><title>{escape(tips[step])}</title></rect>'
-        for step, (a, b) in zip(steps, bounds, strict=True))
+        for step, (a, b) in zip(steps, bounds, strict=True)
+    )
 
 
 def _svg(body: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Checkpoints that are whole or absent: written under a temporary name, hashed, renamed, verified before use.
 
-checkpoints/step_000100/   whatever the writers put there, and manifest.json: size and sha256 of every file, the state
+checkpoints/step_000100/   what the writers put there, and manifest.json: the state, size and sha256 of every
+file
             latest         link to the newest one committed
             .step_…        being written, or being deleted; never read
 """
@@ -33,16 +34,17 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def write_checkpoint(root: Path, step: int, writer: Callable[[Path], None], state: dict[str, Any],
-                     keep: int | None = None) -> Checkpoint:
-    """Let `writer` fill a folder and commit it; see `commit`."""
+def write_checkpoint(
+    root: Path, step: int, writer: Callable[[Path], None], state: dict[str, Any], keep: int | None = None
+) -> Checkpoint:
+    """Lets `writer` fill a folder and commits it; see `commit`."""
     folder = begin(root, step)
     writer(folder)
     return commit(folder, state, keep)
 
 
 def begin(root: Path, step: int) -> Path:
-    """Make the temporary folder of a checkpoint; any number of processes may then write files into it.
+    """Makes the temporary folder of a checkpoint; any number of processes may then write files into it.
 
     Unfinished folders that an interrupted run left are removed, so begin only one checkpoint at a time.
     """
@@ -55,19 +57,27 @@ def begin(root: Path, step: int) -> Path:
 
 
 def commit(folder: Path, state: dict[str, Any], keep: int | None = None) -> Checkpoint:
-    """Turn the folder of `begin`, once all have written, into root/step_<step>, and point `latest` at it.
+    """Turns the folder of `begin`, once all have written, into root/step_<step>, and points `latest` at it.
 
-    `state` must be JSON: floats come back exactly, NaN is refused. An older checkpoint of the same step is replaced.
-    With `keep`, only the newest `keep` up to this step stay.
+    `state` must be JSON: floats come back exactly, NaN is refused. An older checkpoint of the same step is
+    replaced. With `keep`, only the newest `keep` up to this step stay.
     """
     root, step = folder.parent, int(_NAME.search(folder.name).group(1))
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = {
+        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+    }
     entries = {name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in files.items()}
     state = json.loads(json.dumps(state, allow_nan=False))  # as it will be read back: keys become strings
     content = {"format": 1, "step": step, "files": entries, "state": state}
-    (folder / MANIFEST).write_text(json.dumps(content | {"sha256": _digest(content)}, indent=1, allow_nan=False),
-                                   encoding="utf-8")
-    for path in (*files.values(), folder / MANIFEST, *(sub for sub in folder.rglob("*") if sub.is_dir()), folder):
+    (folder / MANIFEST).write_text(
+        json.dumps(content | {"sha256": _digest(content)}, indent=1, allow_nan=False), encoding="utf-8"
+    )
+    for path in (
+        *files.values(),
+        folder / MANIFEST,
+        *(sub for sub in folder.rglob("*") if sub.is_dir()),
+        folder,
+    ):
         atomic.flush_to_disk(path)
     final = root / f"step_{step:06d}"
     replaced = _put_aside(final) if final.exists() else None
@@ -77,13 +87,13 @@ def commit(folder: Path, state: dict[str, Any], keep: int | None = None) -> Chec
     _point_latest(root, final.name)
     atomic.flush_to_disk(root)
     if keep is not None:
-        for old in [path for number, path in _steps(root) if number <= step][max(keep, 1):]:
+        for old in [path for number, path in _steps(root) if number <= step][max(keep, 1) :]:
             shutil.rmtree(_put_aside(old))
     return Checkpoint(final, step, state)
 
 
 def newest_valid(root: Path) -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest checkpoint whose every file has the size and hash of its manifest, or None.
+    """Returns the newest checkpoint whose every file has the size and hash of its manifest, or None.
 
     The second value names the fault of each newer one that was passed over. Nothing is deleted.
     """
@@ -97,7 +107,7 @@ def newest_valid(root: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def verify(path: Path) -> Checkpoint:
-    """Read one checkpoint folder and check every file. Raises UserError naming the first fault."""
+    """Reads one checkpoint folder and checks every file. Raises UserError naming the first fault."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         claimed = manifest.pop("sha256")
@@ -122,8 +132,11 @@ def verify(path: Path) -> Checkpoint:
 
 def _steps(root: Path) -> list[tuple[int, Path]]:
     """Folders step_<n>, newest first."""
-    found = [(int(match.group(1)), path) for path in root.glob("step_*")
-             if (match := _NAME.fullmatch(path.name)) and path.is_dir()]
+    found = [
+        (int(match.group(1)), path)
+        for path in root.glob("step_*")
+        if (match := _NAME.fullmatch(path.name)) and path.is_dir()
+    ]
     return sorted(found, reverse=True)
 
 
@@ -135,7 +148,7 @@ def _point_latest(root: Path, name: str) -> None:
 
 
 def _put_aside(path: Path) -> Path:
-    """Rename a folder that is to be deleted: an interruption then leaves no half of one under a name that is read."""
+    """Renames a folder that is to be deleted, so that no half of it is ever under a name that is read."""
     doomed = path.with_name(f".{path.name}.deleted")
     os.replace(path, doomed)
     return doomed

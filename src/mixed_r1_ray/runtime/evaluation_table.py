@@ -22,7 +22,8 @@ MODES = ("greedy", "sampled")
 class EvalResult:
     """One answer to a held-out prompt. Rewards are None where it could not be scored.
 
-    The last five are for reading, not for counting: the report shows them, and draws boxes with the two sizes.
+    The last five are for reading, not for counting: the report shows them, and draws boxes with the two
+    sizes.
     """
 
     prompt_id: str
@@ -62,10 +63,10 @@ class PairedDifference:
 
 
 def summarise(results: Sequence[EvalResult]) -> dict[str, float]:
-    """The evaluation's metrics: eval/<mode>/<type>, its standard error and unscored count, eval/<mode>/format.
+    """The evaluation's metrics: eval/<mode>/<type> with its standard error and unscored count; formats.
 
-    Means are of task rewards over prompts (several samples of a prompt are averaged first); prompts that could not be
-    scored are left out of them and counted.
+    Means are of task rewards over prompts (several samples of a prompt are averaged first); prompts that
+    could not be scored are left out of them and counted.
     """
     metrics: dict[str, float] = {}
     for mode in _ordered({result.mode for result in results}, MODES):
@@ -88,22 +89,31 @@ def summarise(results: Sequence[EvalResult]) -> dict[str, float]:
 def compare(before: Sequence[EvalResult], after: Sequence[EvalResult]) -> list[PairedDifference]:
     """Paired differences by mode and type, in that order, matched by prompt id.
 
-    The standard error is that of the mean of the per-prompt differences, so what makes one prompt harder than another
-    cancels. A type and mode without a common prompt is left out.
+    The standard error is that of the mean of the per-prompt differences, so what makes one prompt harder than
+    another cancels. A type and mode without a common prompt is left out.
     """
     differences = []
     for mode in _ordered({result.mode for result in (*before, *after)}, MODES):
         for kind in _ordered({result.reward_type for result in (*before, *after)}, REWARD_TYPES):
             first, last = task_by_prompt(before, kind, mode), task_by_prompt(after, kind, mode)
-            paired = [prompt for prompt in first if first[prompt] is not None and last.get(prompt) is not None]
+            paired = [
+                prompt for prompt in first if first[prompt] is not None and last.get(prompt) is not None
+            ]
             if not paired:
                 continue
             changes = [last[prompt] - first[prompt] for prompt in paired]
-            differences.append(PairedDifference(
-                reward_type=kind, mode=mode, num_prompts=len(paired),
-                before=fmean(first[prompt] for prompt in paired), after=fmean(last[prompt] for prompt in paired),
-                difference=fmean(changes), standard_error=standard_error(changes) if len(changes) > 1 else None,
-                num_unpaired=len(first.keys() | last.keys()) - len(paired)))
+            differences.append(
+                PairedDifference(
+                    reward_type=kind,
+                    mode=mode,
+                    num_prompts=len(paired),
+                    before=fmean(first[prompt] for prompt in paired),
+                    after=fmean(last[prompt] for prompt in paired),
+                    difference=fmean(changes),
+                    standard_error=standard_error(changes) if len(changes) > 1 else None,
+                    num_unpaired=len(first.keys() | last.keys()) - len(paired),
+                )
+            )
     return differences
 
 
@@ -138,8 +148,10 @@ def summary_table(results: Sequence[EvalResult], title: str) -> Table:
         cells = []
         for mode in modes:
             name = f"eval/{mode}/{kind}"
-            cells += [_with_error(metrics.get(name), metrics.get(f"{name}/se")),
-                      str(metrics.get(f"{name}/unscored", "–"))]
+            cells += [
+                _with_error(metrics.get(name), metrics.get(f"{name}/se")),
+                str(metrics.get(f"{name}/unscored", "–")),
+            ]
         table.add_row(kind, *cells)
     return table
 
@@ -155,9 +167,15 @@ def comparison_table(differences: Sequence[PairedDifference], title: str) -> Tab
     for heading in ("prompts", "before", "after", "difference ± s.e."):
         table.add_column(heading, justify="right")
     for change in differences:
-        table.add_row(change.reward_type, change.mode, str(change.num_prompts), f"{change.before:.3f}",
-                      f"{change.after:.3f}", _with_error(change.difference, change.standard_error, "+.3f"),
-                      style=styles[change.verdict])
+        table.add_row(
+            change.reward_type,
+            change.mode,
+            str(change.num_prompts),
+            f"{change.before:.3f}",
+            f"{change.after:.3f}",
+            _with_error(change.difference, change.standard_error, "+.3f"),
+            style=styles[change.verdict],
+        )
     return table
 
 
@@ -179,13 +197,20 @@ def save_results(folder: Path, step: int, results: Sequence[EvalResult]) -> Path
     import pyarrow.parquet as pq
 
     text, number = pa.string(), pa.float64()
-    kinds = {"str": text, "float | None": number, "tuple[int, int] | None": pa.list_(pa.int64()),
-             "tuple[float, float] | None": pa.list_(number)}
+    kinds = {
+        "str": text,
+        "float | None": number,
+        "tuple[int, int] | None": pa.list_(pa.int64()),
+        "tuple[float, float] | None": pa.list_(number),
+    }
     schema = pa.schema([pa.field(f.name, kinds[f.type]) for f in fields(EvalResult)])
     path = folder / f"step_{step:06d}.parquet"
     with atomic.replacing(path) as temporary:
-        pq.write_table(pa.Table.from_pylist([asdict(result) for result in results], schema=schema), temporary,
-                       compression="zstd")
+        pq.write_table(
+            pa.Table.from_pylist([asdict(result) for result in results], schema=schema),
+            temporary,
+            compression="zstd",
+        )
     return path
 
 
@@ -197,8 +222,10 @@ def load_results(folder: Path, step: int) -> list[EvalResult] | None:
     if not path.is_file():
         return None
     pairs = ("image_size", "box_frame")
-    return [EvalResult(**row | {name: tuple(row[name]) if row[name] is not None else None for name in pairs})
-            for row in pq.read_table(path).to_pylist()]
+    return [
+        EvalResult(**row | {name: tuple(row[name]) if row[name] is not None else None for name in pairs})
+        for row in pq.read_table(path).to_pylist()
+    ]
 
 
 def evaluated_steps(folder: Path) -> list[int]:

@@ -1,4 +1,4 @@
-"""The names of metrics.jsonl: stable, `/`-separated, the unit in the name where there is one. Declared here alone."""
+"""The names of metrics.jsonl, declared here alone: stable, `/`-separated, the unit in the name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METRICS: dict[str, str] = {
     "clip/fraction": "fraction of tokens whose ratio was clipped",
     "length/response_tokens": "mean response length, tokens",
     "length/unfinished_fraction": "fraction of responses cut at max_new_tokens",
-    "group/zero_variance_fraction": "fraction of groups whose scored samples all earned the same (no gradient)",
+    "group/zero_variance_fraction": "fraction of groups whose samples all earned the same: no gradient",
     **{f"group/zero_variance_fraction/{kind}": f"the same over {kind} groups" for kind in REWARD_TYPES},
     "mismatch/logprob_abs_max": "largest |engine - trainer| log-probability of a sampled token",
     "mismatch/logprob_abs_mean": "mean |engine - trainer| log-probability",
@@ -41,11 +41,24 @@ METRICS: dict[str, str] = {
     "time/checkpoint_s": "writing a checkpoint, seconds",
     "throughput/samples_per_s": "responses a second of step time",
     "throughput/tokens_per_s": "response tokens a second of step time",
-    **{f"eval/{mode}/{kind}": f"held-out mean task reward, {kind}, {mode}" for mode in ("greedy", "sampled")
-       for kind in REWARD_TYPES},
-    **{f"eval/{mode}/{kind}/{part}": what for mode in ("greedy", "sampled") for kind in REWARD_TYPES
-       for part, what in (("se", "its standard error"), ("unscored", "held-out prompts that could not be scored"))},
-    **{f"eval/{mode}/format": f"held-out fraction in the demanded format, {mode}" for mode in ("greedy", "sampled")},
+    **{
+        f"eval/{mode}/{kind}": f"held-out mean task reward, {kind}, {mode}"
+        for mode in ("greedy", "sampled")
+        for kind in REWARD_TYPES
+    },
+    **{
+        f"eval/{mode}/{kind}/{part}": what
+        for mode in ("greedy", "sampled")
+        for kind in REWARD_TYPES
+        for part, what in (
+            ("se", "its standard error"),
+            ("unscored", "held-out prompts that could not be scored"),
+        )
+    },
+    **{
+        f"eval/{mode}/format": f"held-out fraction in the demanded format, {mode}"
+        for mode in ("greedy", "sampled")
+    },
 }
 
 #: Prefixes under which names come from the data.
@@ -57,9 +70,11 @@ FAMILIES: dict[str, str] = {
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise ValueError for names that are not declared above, with the nearest that is."""
+    """Raises ValueError for names that are not declared above, with the nearest that is."""
     unknown = [name for name in names if name not in METRICS and not name.startswith(tuple(FAMILIES))]
     if unknown:
         near = {name: difflib.get_close_matches(name, METRICS, n=1) for name in unknown}
-        raise ValueError("metrics not declared in runtime/metric_names.py: " + ", ".join(
-            name + (f" (nearest: {match[0]})" if match else "") for name, match in near.items()))
+        raise ValueError(
+            "metrics not declared in runtime/metric_names.py: "
+            + ", ".join(name + (f" (nearest: {match[0]})" if match else "") for name, match in near.items())
+        )

@@ -17,14 +17,16 @@ from mixed_r1_ray.types import RewardBreakdown
 
 
 class MetricsLog:
-    """Appends a line a step, each flushed to disk; evaluations have lines of their own under the step they follow.
+    """Appends a line a step, each flushed to disk; an evaluation has its own line under the step it follows.
 
-    JSON has no NaN or infinity: such a value is written as null, and `warn` is told its name and step. Two lines of
-    one step may not share a name. `resume_at` keeps the lines up to that step, for a run that continues from there;
-    a line that was half written when the last driver died is cut off in any case.
+    JSON has no NaN or infinity: such a value is written as null, and `warn` is told its name and step. Two
+    lines of one step may not share a name. `resume_at` keeps the lines up to that step, for a run that
+    continues from there; a line that was half written when the last driver died is cut off in any case.
     """
 
-    def __init__(self, path: Path, warn: Callable[[str], None] | None = None, resume_at: int | None = None) -> None:
+    def __init__(
+        self, path: Path, warn: Callable[[str], None] | None = None, resume_at: int | None = None
+    ) -> None:
         self._path = path
         self._warn = warn or (lambda text: None)
         self._repair(resume_at)
@@ -33,13 +35,15 @@ class MetricsLog:
         self._names = {name for line in lines if line["step"] == self._last_step for name in line} - {"step"}
 
     def append(self, step: int, values: Mapping[str, float | int | None]) -> None:
-        """Write one line. Raises ValueError for an undeclared name, an earlier step or a name given twice."""
+        """Writes one line. Raises ValueError for undeclared names, earlier steps and names given twice."""
         check_names(values)
         if step < self._last_step:
             raise ValueError(f"metrics of step {step} after those of step {self._last_step}")
         known = self._names if step == self._last_step else set()
         if known & values.keys():
-            raise ValueError(f"metrics of step {step} given twice: {', '.join(sorted(known & values.keys()))}")
+            raise ValueError(
+                f"metrics of step {step} given twice: {', '.join(sorted(known & values.keys()))}"
+            )
         line = {"step": step} | {name: self._finite(step, name, value) for name, value in values.items()}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
@@ -72,11 +76,11 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """Read the lines of metrics.jsonl; a half-written last one is left out. Raises UserError for any other bad line."""
+    """Reads metrics.jsonl; a half-written last line is left out. Raises UserError for any other bad line."""
     if not path.is_file():
         return []
     content = path.read_bytes()
-    return _parse(path, content[:content.rfind(b"\n") + 1])
+    return _parse(path, content[: content.rfind(b"\n") + 1])
 
 
 def _parse(path: Path, content: bytes) -> list[dict]:
@@ -87,8 +91,10 @@ def _parse(path: Path, content: bytes) -> list[dict]:
             if not isinstance(line["step"], int):
                 raise ValueError("step is no integer")
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}, line {number}: not a line of metrics ({error!r}); restore the file, or start "
-                            f"afresh with run.resume=overwrite") from error
+            raise UserError(
+                f"{path}, line {number}: not a line of metrics ({error!r}); restore the file, or start "
+                f"afresh with run.resume=overwrite"
+            ) from error
         lines.append(line)
     return lines
 
@@ -105,10 +111,10 @@ class ScoredGroup:
 
 
 def summarise_rewards(groups: Sequence[ScoredGroup]) -> dict[str, float]:
-    """Return a step's reward, length and group metrics, by their names in metrics.jsonl.
+    """Returns a step's reward, length and group metrics, by their names in metrics.jsonl.
 
-    Means are over scored samples; a mean over none is left out, not 0. A group counts as zero-variance when its scored
-    samples do not differ in their total (fewer than two of them included): it gives no gradient.
+    Means are over scored samples; a mean over none is left out, not 0. A group counts as zero-variance when
+    its scored samples do not differ in their total (fewer than two of them included): it gives no gradient.
     """
     by_type: dict[str, list[ScoredGroup]] = {}
     by_source: dict[str, list[ScoredGroup]] = {}
@@ -120,17 +126,24 @@ def summarise_rewards(groups: Sequence[ScoredGroup]) -> dict[str, float]:
     unscored = sum(len(group.rewards) for group in groups) - len(totals)
     metrics: dict[str, float] = {"rewards/unscored": unscored}
     if totals:
-        metrics |= {"reward/mean": fmean(totals), "reward/std": pstdev(totals),
-                    "reward/format": fmean(reward.format for reward in everything)}
+        metrics |= {
+            "reward/mean": fmean(totals),
+            "reward/std": pstdev(totals),
+            "reward/format": fmean(reward.format for reward in everything),
+        }
     if groups:
         lengths = [length for group in groups for length in group.lengths]
-        metrics |= {"length/response_tokens": fmean(lengths),
-                    "length/unfinished_fraction": fmean(not done for group in groups for done in group.finished),
-                    "group/zero_variance_fraction": fmean(map(_is_flat, groups))}
+        metrics |= {
+            "length/response_tokens": fmean(lengths),
+            "length/unfinished_fraction": fmean(not done for group in groups for done in group.finished),
+            "group/zero_variance_fraction": fmean(map(_is_flat, groups)),
+        }
     for kind, members in by_type.items():
         metrics |= _mean_task(f"reward/{kind}", members)
         metrics[f"group/zero_variance_fraction/{kind}"] = fmean(map(_is_flat, members))
-        metrics[f"length/response_tokens/{kind}"] = fmean(length for group in members for length in group.lengths)
+        metrics[f"length/response_tokens/{kind}"] = fmean(
+            length for group in members for length in group.lengths
+        )
     for source, members in by_source.items():
         metrics |= _mean_task(f"reward/source/{source}", members)
         missing = sum(len(group.rewards) for group in members) - len(_scored(members))

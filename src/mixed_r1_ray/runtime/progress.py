@@ -22,8 +22,9 @@ RECENT_STEPS = 20  # from which the time left is told
 class Progress:
     """Phases (`starting 4 engines`, `warm start 120/600`), steps, tables and warnings.
 
-    On a terminal the last line is live (spinner, bar, time left) and a step's line is printed above it; elsewhere
-    every step is one plain line and a counted phase speaks at most every ten seconds. Use as a context manager.
+    On a terminal the last line is live (spinner, bar, time left) and a step's line is printed above it;
+    elsewhere every step is one plain line and a counted phase speaks at most every ten seconds. Use as a
+    context manager.
     """
 
     def __init__(self, max_steps: int, first_step: int = 1, console: Console | None = None) -> None:
@@ -143,9 +144,15 @@ class _LiveLine:
         from rich.progress import Progress as RichProgress
 
         self._bar = RichProgress(
-            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
-            TextColumn("{task.fields[count]}"), TimeElapsedColumn(),
-            console=console, transient=True, refresh_per_second=4)
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[count]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            refresh_per_second=4,
+        )
         self._task = self._bar.add_task("starting", total=None, count="")
 
     def start(self) -> None:

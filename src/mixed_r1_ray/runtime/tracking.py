@@ -1,4 +1,4 @@
-"""Weights & Biases, when asked for. The run's own files stay the record: a failure there is a warning here."""
+"""Weights & Biases, when asked for. The run's own files are the record: its failures are warnings."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mixed_r1_ray.runtime.run_dir import RunDir
 class Tracker:
     """Sends metrics to wandb; with `tracking.wandb=disabled` it does nothing and wandb is not imported.
 
-    The wandb run's id lies in the run folder (wandb_run_id), so a continued run goes on in the same one. After a
-    first failure in mid-run nothing more is sent, and `warn` is told once.
+    The wandb run's id lies in the run folder (wandb_run_id), so a continued run goes on in the same one.
+    After a first failure in mid-run nothing more is sent, and `warn` is told once.
     """
 
     def __init__(self, config: Config, run_dir: RunDir, warn: Callable[[str], None]) -> None:
@@ -43,29 +43,43 @@ class Tracker:
             action(self._run)
         except Exception as error:  # whatever wandb does, the training it watches goes on
             self._run = None
-            self._warn(f"wandb stopped working ({type(error).__name__}: {error}); metrics.jsonl has everything")
+            self._warn(
+                f"wandb stopped working ({type(error).__name__}: {error}); metrics.jsonl has everything"
+            )
 
 
 def _start(config: Config, run_dir: RunDir):
     try:
         import wandb
     except ImportError as error:
-        raise UserError(f"tracking.wandb={config.tracking.wandb} needs wandb ({error}): pip install wandb, or set "
-                        f"tracking.wandb=disabled") from error
+        raise UserError(
+            f"tracking.wandb={config.tracking.wandb} needs wandb ({error}): pip install wandb, or set "
+            f"tracking.wandb=disabled"
+        ) from error
     if config.tracking.wandb == "online" and not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
-        raise UserError("tracking.wandb=online needs an account: run `wandb login` or set WANDB_API_KEY, or use "
-                        "tracking.wandb=offline")
+        raise UserError(
+            "tracking.wandb=online needs an account: run `wandb login` or set WANDB_API_KEY, or use "
+            "tracking.wandb=offline"
+        )
     try:
         run = wandb.init(
-            project=config.tracking.project, name=config.run.name, id=_run_id(run_dir), resume="allow",
-            mode=config.tracking.wandb, dir=str(run_dir.path), config=without_secrets(asdict(config)),
-            settings=wandb.Settings(console="off", silent=True, save_code=False, disable_git=True))
+            project=config.tracking.project,
+            name=config.run.name,
+            id=_run_id(run_dir),
+            resume="allow",
+            mode=config.tracking.wandb,
+            dir=str(run_dir.path),
+            config=without_secrets(asdict(config)),
+            settings=wandb.Settings(console="off", silent=True, save_code=False, disable_git=True),
+        )
         # A step of its own: wandb drops lines whose built-in step goes back, as it does after a resume.
         run.define_metric("step", hidden=True)
         run.define_metric("*", step_metric="step")
     except Exception as error:
-        raise UserError(f"tracking.wandb={config.tracking.wandb} could not start ({type(error).__name__}: {error}); "
-                        f"use tracking.wandb=offline or disabled") from error
+        raise UserError(
+            f"tracking.wandb={config.tracking.wandb} could not start ({type(error).__name__}: {error}); "
+            f"use tracking.wandb=offline or disabled"
+        ) from error
     return run
 
 

@@ -28,7 +28,7 @@ class WarningLog:
         self._shown: set[str] = set()
 
     def add(self, text: str, step: int | None = None) -> None:
-        """Keep a warning and show it, unless this process has said it before."""
+        """Keeps a warning and shows it, unless this process has said it before."""
         if text not in self._shown and self._show is not None:
             self._show(text)
         self._shown.add(text)
@@ -45,7 +45,7 @@ class WarningLog:
 
 
 def read_warnings(path: Path) -> list[Warned]:
-    """Read warnings.jsonl back; a half-written last line is left out."""
+    """Reads warnings.jsonl back; a half-written last line is left out."""
     if not path.is_file():
         return []
     warnings = []
