@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mixed_r1_ray.config import Config
+from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.policy.group import LearnerGroup
 from mixed_r1_ray.runtime import checkpoints
 from mixed_r1_ray.runtime.journal import Journal
@@ -23,10 +24,18 @@ class Checkpointer:
         self.journal.say(f"checkpoint of step {step} written")
 
     def restore(self) -> int:
-        """Loads the newest valid checkpoint of a resumed run and returns its step; 0 where there is none."""
+        """Loads the newest valid checkpoint of a resumed run and returns its step; 0 where none was written yet.
+
+        Raises UserError where there are checkpoints but none is whole: starting over would throw the run away.
+        """
         found, faults = checkpoints.newest_valid(self.run_dir.checkpoints) if self.run_dir.resumed else (None, [])
         for fault in faults:
             self.journal.warn(f"passed over: {fault}")
+        if found is None and faults:
+            raise UserError(
+                f"no checkpoint in {self.run_dir.checkpoints} is whole: {'; '.join(faults)}. Restore one, or start the "
+                "run over with run.resume=overwrite"
+            )
         if found is None:
             self.journal.continue_from(0)
             return 0

@@ -16,12 +16,13 @@ from mixed_r1_ray.remote import fetch
 
 
 @contextmanager
-def connected(config: Config) -> Iterator[Plan]:
+def connected(config: Config, say: Callable[[str], None]) -> Iterator[Plan]:
     """A connection to Ray for the length of the block. Raises UserError where the cluster is too small.
 
     A cluster that was started here ends with the block, and with it every actor.
     """
     address = cluster_address(config)
+    say(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
     if address:
         ray.init(address=address, log_to_driver=config.cluster.actor_logs, logging_level=logging.ERROR)
     else:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.runtime import evaluation_table as tables
 from mixed_r1_ray.runtime.evaluation_table import EvalResult
-from mixed_r1_ray.runtime.metrics import MetricsLog, ScoredGroup, summarise_rewards
+from mixed_r1_ray.runtime.metrics import MetricsLog, ScoredGroup, read_metrics, summarise_rewards
 from mixed_r1_ray.runtime.progress import Progress
 from mixed_r1_ray.runtime.report import write_report
 from mixed_r1_ray.runtime.report_samples import choose_samples
@@ -29,6 +30,7 @@ class Journal:
         self.progress = Progress(config.run.max_steps)
         self.warnings = WarningLog(run_dir.warnings_file, self.progress.warning)
         self.tracker = Tracker(config, run_dir, self.warn)
+        self._current_step: int | None = None  # what warnings belong to; None before the first
         self.metrics: MetricsLog | None = None  # opened by continue_from: it must know which lines to keep
 
     def __enter__(self) -> Journal:
@@ -47,21 +49,26 @@ class Journal:
 
     def warn(self, text: str) -> None:
         """Shown once, kept for the report."""
-        self.warnings.add(text)
+        self.warnings.add(text, self._current_step)
 
     def continue_from(self, step: int) -> None:
-        """Forgets what was written of later steps: they will come again."""
+        """Forgets what was written of later steps, and evaluations that were cut off: they will come again."""
         self.metrics = MetricsLog(self.run_dir.metrics_file, self.warn, resume_at=step)
-        for folder in (self.run_dir.rollouts, self.run_dir.evals):
-            for file in folder.glob("step_*.parquet"):
-                if int(file.stem.removeprefix("step_")) > step:
-                    file.unlink()
+        evaluated = {line["step"] for line in read_metrics(self.run_dir.metrics_file) if "time/eval_s" in line}
+        for file in self.run_dir.rollouts.glob("step_*.parquet"):
+            if _step_of(file) > step:
+                file.unlink()
+        for file in self.run_dir.evals.glob("step_*.parquet"):
+            if _step_of(file) not in evaluated:
+                file.unlink()
+        self._current_step = step + 1
         self.progress.start_steps(step + 1)
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """One finished step."""
         self._log(step, metrics)
         self.progress.step(step, metrics)
+        self._current_step = step + 1
 
     def summarise(
         self, groups: Sequence[ScoredGroup], learned: dict[str, float], clock: Clock, num_bad_rows: int
@@ -112,3 +119,7 @@ class Journal:
     def _log(self, step: int, metrics: dict[str, float]) -> None:
         self.metrics.append(step, metrics)
         self.tracker.log(step, metrics)
+
+
+def _step_of(file: Path) -> int:
+    return int(file.stem.removeprefix("step_"))
