@@ -2,7 +2,7 @@
 
 With unit rows E, response ids r and gold ids g: S_ij = E[r_i]·E[g_j], P = mean_i max_j S_ij, R = mean_j max_i S_ij,
 BMAS = (P + R) / 2. The paper (Mixed-R1, arXiv 2505.24164) gives the idea and the name; the arithmetic mean is a choice.
-A maximum over a set needs distinct ids only, and an id that stands on both sides has similarity 1 and needs no product.
+A maximum over a set needs distinct ids only; an id that stands on both sides has similarity 1, exactly.
 """
 
 from __future__ import annotations
