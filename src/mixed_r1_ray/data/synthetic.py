@@ -110,7 +110,7 @@ def _shapes_picture(rng: np.random.Generator, split: str, index: int) -> tuple[I
         column, row = (int(value) for value in rng.integers(0, 9 - size, 2))
         left, top = (column + 8 * (quadrant % 2)) * CELL, (row + 8 * (quadrant // 2)) * CELL
         boxes.append([left, top, left + size * CELL, top + size * CELL])
-        described.append(f"a {'large' if size > 5 else 'small'} {colour} {kind} at the {QUADRANTS[quadrant]}")
+        described.append(f"a {'large' if size > 5 else 'small'} {colour} {kind}")
         _draw_shape(ImageDraw.Draw(picture), kind, COLOURS[colour], boxes[-1])
 
     names = [f"{colour} {kind}" for colour, kind in zip(colours[:count], kinds)]
