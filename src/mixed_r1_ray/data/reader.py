@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mixed_r1_ray.data.schema import SCHEMA, Record
@@ -61,7 +63,8 @@ class RecordTable:
     def record(self, index: int) -> Record:
         """The usable row number `index`, pictures included."""
         shard, row = self._location[index]
-        return Record.from_row(OPTIONAL | self.tables[shard][1].slice(row, 1).to_pylist()[0])
+        (values,) = self.tables[shard][1].slice(row, 1).to_pylist()
+        return Record.from_row(OPTIONAL | {name: value for name, value in values.items() if value is not None})
 
     def where(self, index: int) -> tuple[str, int]:
         """File name and row number of the usable row number `index`."""
@@ -82,7 +85,7 @@ class RecordTable:
 
 
 def find_fault(values: dict, seen_ids: set[str]) -> tuple[str, str] | None:
-    """(field, reason) of the first fault of a row's metadata, or None."""
+    """(field, reason) of the first fault of a row, or None. Its pictures stand in `image_bytes`, by their length."""
     for field in ("id", "source", "question", "answer"):
         if not (values[field] or "").strip():
             return field, "is empty"
@@ -90,6 +93,10 @@ def find_fault(values: dict, seen_ids: set[str]) -> tuple[str, str] | None:
         return "id", f"{values['id']!r} stands for an earlier row too"
     if values["reward_type"] not in REWARD_TYPES:
         return "reward_type", f"{values['reward_type']!r} is none of {', '.join(REWARD_TYPES)}"
+    if fault := _find_picture_fault(values["image_bytes"], values.get("image_sizes") or []):
+        return fault
+    if None in (values.get("choices") or []):
+        return "choices", "holds a null"
     size = values["image_sizes"][0] if values.get("image_sizes") else None
     try:
         validate_gold(
@@ -101,15 +108,27 @@ def find_fault(values: dict, seen_ids: set[str]) -> tuple[str, str] | None:
     except GoldError as error:
         return "answer", str(error)
     try:
-        json.loads(values.get("meta") or "{}")
+        meta = json.loads(values.get("meta") or "{}")
     except ValueError as error:
         return "meta", f"is not JSON ({error})"
+    return None if isinstance(meta, dict) else ("meta", "is not a JSON object")
+
+
+def _find_picture_fault(lengths: list[int] | None, sizes: list[dict | None]) -> tuple[str, str] | None:
+    if lengths is None:
+        return "images", "is null; an empty list stands for no picture"
+    if 0 in lengths:
+        return "images", f"picture {lengths.index(0)} holds no bytes; a path beside it is not followed"
+    if sizes and len(sizes) != len(lengths):
+        return "image_sizes", f"has {len(sizes)} entries for {len(lengths)} pictures"
+    if any(size is None or not size["width"] or not size["height"] or min(size.values()) < 0 for size in sizes):
+        return "image_sizes", f"{sizes} are no sizes in pixels"
     return None
 
 
 def check_bad_fraction(path: str, bad_rows: Sequence[BadRow], total: int, allowed: float) -> None:
-    """Raises UserError, with examples and counts by field, where more than `allowed` of `total` rows are bad."""
-    if len(bad_rows) <= allowed * total:
+    """Raises UserError, with examples and counts by field, where more than `allowed` of `total` rows, or all, are bad."""
+    if len(bad_rows) <= allowed * total and len(bad_rows) < total:
         return
     examples = "\n".join(f"  {bad}" for bad in bad_rows[:5])
     counts = ", ".join(f"{field} {count}" for field, count in Counter(bad.field for bad in bad_rows).most_common())
@@ -145,7 +164,10 @@ def _read(file: Path) -> pa.Table:
 
 
 def _metadata(table: pa.Table) -> Iterator[dict]:
-    """Rows without their pictures, a batch at a time."""
-    light = table.drop_columns(["images"])
-    for batch in light.to_batches(max_chunksize=4096):
-        yield from batch.to_pylist()
+    """Rows a batch at a time, with the lengths of their pictures as `image_bytes` instead of the pictures."""
+    for batch in table.to_batches(max_chunksize=4096):
+        images = batch.column("images")
+        lengths = iter(pc.fill_null(pc.binary_length(pc.struct_field(images.flatten(), "bytes")), 0).to_pylist())
+        counts = pc.list_value_length(images).to_pylist()
+        for values, count in zip(batch.drop_columns(["images"]).to_pylist(), counts, strict=True):
+            yield values | {"image_bytes": None if count is None else list(itertools.islice(lengths, count))}

@@ -1,0 +1,188 @@
+"""One vLLM engine driven end to end, for one model family; started by test_engine.py as a process of its own.
+
+A process holds one engine, and starting one takes seconds: so all measurements of a family are taken here, in a row,
+written as JSON, and judged there.
+
+    python engine_session.py CHECKPOINT RESULT.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.guard import NumericsError
+from mixed_r1_ray.policy.loading import load_policy
+from mixed_r1_ray.policy.logprobs import PolicyModel
+from mixed_r1_ray.policy.packing import pack
+from mixed_r1_ray.rollout.engine import Engine, EngineRequest
+from mixed_r1_ray.types import Group, SamplingConfig
+
+TEMPERATURE = 0.8
+SAMPLING = SamplingConfig(num_samples=4, max_new_tokens=16, temperature=TEMPERATURE)
+PICTURES = [[(112, 112)], [], [(60, 100), (112, 40)], [(224, 112)], [(57, 90)]]  # (width, height), a list a prompt
+
+
+def configuration(path: str) -> Config:
+    config = Config()
+    config.model.path = path
+    config.model.max_tiles = 3 if "internvl" in path else None  # tiles and a thumbnail; both are off in the checkpoint
+    config.model.max_pixels = 6000 if "qwen" in path else None  # below the checkpoint's own
+    config.rollout.temperature = TEMPERATURE
+    config.run.seed = 5
+    return config
+
+
+def make_requests(engine: Engine) -> list[EngineRequest]:
+    random = np.random.default_rng(0)
+    requests = []
+    for number, sizes in enumerate(PICTURES):
+        images = tuple(random.integers(0, 255, (height, width, 3), dtype=np.uint8) for width, height in sizes)
+        text = engine.adapter.prompt_text("Where is the red circle?" + " a" * number, len(images))
+        requests.append(EngineRequest(f"p{number}", text, images))
+    return requests
+
+
+def mismatch(engine: Engine, policy: PolicyModel, requests: list[EngineRequest], groups: list[Group]) -> float:
+    """Largest |engine - trainer| log-probability; all groups are packed together. Asserts equal prompt tokens."""
+    inputs = {request.prompt_id: engine.adapter.encode(request.text, request.images) for request in requests}
+    for group in groups:
+        assert group.prompt_token_ids.tolist() == inputs[group.prompt_id].input_ids.tolist(), group.prompt_id
+    packed = pack(
+        [inputs[group.prompt_id] for group in groups],
+        [[rollout.token_ids for rollout in group.rollouts] for group in groups],
+        policy.adapter,
+        policy.model,
+    )
+    with torch.no_grad():
+        ours, _ = policy(packed)
+    theirs = np.concatenate([rollout.logprobs for group in groups for rollout in group.rollouts])
+    return float(np.abs(ours.numpy() - theirs).max())
+
+
+def weights(policy: PolicyModel) -> dict[str, np.ndarray]:
+    return {name: parameter.detach().numpy().copy() for name, parameter in policy.model.named_parameters()}
+
+
+def tokens(groups: list[Group]) -> dict[str, list[list[int]]]:
+    return {group.prompt_id: [rollout.token_ids.tolist() for rollout in group.rollouts] for group in groups}
+
+
+def perturb(policy: PolicyModel) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+
+
+def raise_media_logits(policy: PolicyModel) -> None:
+    """Makes media tokens the likeliest by far: their output rows are the others', twenty times as long."""
+    banned = list(policy.adapter.banned_token_ids)
+    with torch.no_grad():
+        head = policy.model.lm_head.weight
+        head[banned] = 20 * head[10 : 10 + len(banned)]
+
+
+def share_of_media_without_ban(policy: PolicyModel, requests: list[EngineRequest], groups: list[Group]) -> float:
+    """Mean probability that the model itself gives media tokens where the engine sampled others.
+
+    The ban divides what is left by its sum: p(token | ban) = p(token) / (1 - p(media)).
+    """
+    packed = pack(
+        [policy.adapter.encode(request.text, request.images) for request in requests],
+        [[rollout.token_ids for rollout in group.rollouts] for group in sorted(groups, key=lambda group: group.prompt_id)],
+        policy.adapter,
+        policy.model,
+    )
+    with torch.no_grad():
+        with_ban, _ = policy(packed)
+        banned, policy.adapter.banned_token_ids = policy.adapter.banned_token_ids, ()
+        without, _ = policy(packed)
+        policy.adapter.banned_token_ids = banned
+    return float((1 - (without - with_ban).exp()).mean())
+
+
+def describe(group: Group) -> list[dict]:
+    return [
+        {
+            "sample_index": rollout.sample_index,
+            "length": len(rollout.token_ids),
+            "last_token": int(rollout.token_ids[-1]),
+            "finished": rollout.finished,
+            "versions": sorted(set(rollout.weight_versions.tolist())),
+            "shapes": [list(rollout.logprobs.shape), list(rollout.weight_versions.shape)],
+            "text": rollout.text,
+        }
+        for rollout in group.rollouts
+    ]
+
+
+def measure(path: str) -> dict:
+    torch.set_num_threads(1)
+    config = configuration(path)
+    engine = Engine(config)
+    policy = load_policy(config.model, TEMPERATURE).eval()
+    requests = make_requests(engine)
+
+    def generate(which=requests, sampling=SAMPLING, step=1) -> list[Group]:
+        return list(engine.generate(which, sampling, step))
+
+    groups = generate()
+    result: dict = {
+        "eos": policy.adapter.tokenizer.eos_token_id,
+        "banned": list(engine.adapter.banned_token_ids),
+        "described": {group.prompt_id: describe(group) for group in groups},
+        "initial": tokens(groups),
+        "mismatch_initial": mismatch(engine, policy, requests, groups),
+        "image_tokens": {
+            request.prompt_id: engine.adapter.num_image_tokens(engine.adapter.encode(request.text, request.images))
+            for request in requests
+        },
+        "again": tokens(generate()),
+        "reversed": tokens(generate(requests[::-1])),
+        "alone": {key: value for request in requests for key, value in tokens(generate([request])).items()},
+        "next_step": tokens(generate(step=2)),
+        "greedy": tokens(generate(sampling=SamplingConfig(1, 16, TEMPERATURE, greedy=True))),
+        "greedy_next_step": tokens(generate(sampling=SamplingConfig(1, 16, TEMPERATURE, greedy=True), step=2)),
+    }
+
+    perturb(policy)
+    result["mismatch_stale"] = mismatch(engine, policy, requests, generate())
+    engine.load_weights(weights(policy), version=3)
+    groups = generate()
+    result |= {
+        "after_load": tokens(groups),
+        "mismatch_loaded": mismatch(engine, policy, requests, groups),
+        "version_loaded": describe(groups[0])[0]["versions"],
+    }
+
+    incomplete = weights(policy)
+    missing = [name for name in incomplete if name.endswith("layers.2.mlp.down_proj.weight")]
+    for name in missing:
+        del incomplete[name]
+    result["missing"] = missing
+    result["missing_error"] = None
+    try:
+        engine.load_weights(incomplete, version=4)
+    except NumericsError as error:
+        result["missing_error"] = str(error)
+    result["version_after_failure"] = engine.version
+
+    raise_media_logits(policy)
+    engine.load_weights(weights(policy), version=5)
+    groups = generate()
+    result |= {
+        "media_raised": tokens(groups),
+        "media_share_without_ban": share_of_media_without_ban(policy, requests, groups),
+        "mismatch_media_raised": mismatch(engine, policy, requests, groups),
+    }
+    return result
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(json.dumps(measure(sys.argv[1])))
