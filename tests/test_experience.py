@@ -1,0 +1,180 @@
+"""From finished groups to train batches, with stand-ins for the actors."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mixed_r1_ray import experience as module
+from mixed_r1_ray.config import AlgoConfig
+from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.experience import Experience, Scorer, check_unscored, make_batch, rollout_rows
+from mixed_r1_ray.rollout.pool import FinishedGroup
+from mixed_r1_ray.types import Group, GroupInfo, Prompt, RewardBreakdown, Rollout
+
+
+def prompt(prompt_id: str, num_tokens: int = 10) -> Prompt:
+    return Prompt(
+        prompt_id=prompt_id,
+        source="shapes",
+        reward_type="matching",
+        question="Is it red?",
+        answer="yes",
+        choices=None,
+        image_sizes=(),
+        box_frame=None,
+        text="…",
+        num_tokens=num_tokens,
+        inputs=f"inputs of {prompt_id}",
+    )
+
+
+def finished(prompt_id: str, lengths: tuple[int, ...] = (3, 5)) -> FinishedGroup:
+    info = GroupInfo(prompt_id, lengths, (True,) * len(lengths), oldest_version=4)
+    return FinishedGroup(prompt(prompt_id), info, f"group of {prompt_id}")
+
+
+def reward(total: float | None, detail: str = "") -> RewardBreakdown:
+    return RewardBreakdown("matching", total, total, None if total is None else 0.0, detail)
+
+
+def experience(prompt_id: str, totals: list[float | None], lengths: tuple[int, ...]) -> Experience:
+    group = finished(prompt_id, lengths)
+    rewards = tuple(reward(total, f"{prompt_id}: worker died") for total in totals)
+    return Experience(group.prompt, group.info, group.group, rewards, f"reference of {prompt_id}")
+
+
+def test_batch_carries_advantages_lengths_and_references_of_each_group():
+    batch = make_batch(
+        7,
+        [experience("a", [1.0, 0.0, 0.0, 1.0], (3, 5, 2, 4)), experience("b", [1.0, None, 0.5], (6, 9, 1))],
+        AlgoConfig(scale_rewards="group"),
+    )
+    assert batch.step == 7
+    first, second = batch.groups
+    assert first.advantages == pytest.approx((0.866024, -0.866024, -0.866024, 0.866024), abs=1e-6)
+    assert second.advantages[1] is None
+    assert second.advantages[::2] == pytest.approx((0.707105, -0.707105), abs=1e-6)
+    assert second.response_lengths == (6, 9, 1) and second.num_prompt_tokens == 10
+    assert (second.inputs, second.group, second.reference_logprobs) == ("inputs of b", "group of b", "reference of b")
+
+
+def test_batch_counts_only_the_samples_that_enter_the_loss():
+    batch = make_batch(1, [experience("a", [1.0, None, 0.0], (3, 50, 2)), experience("b", [None], (70,))], AlgoConfig())
+    assert (batch.num_samples, batch.num_tokens) == (2, 5)
+
+
+def test_batch_follows_the_configured_scale_and_floor():
+    def advantages(**algo):
+        return make_batch(1, [experience("a", [0.8, 0.9], (1, 1))], AlgoConfig(**algo)).groups[0].advantages
+
+    assert advantages(scale_rewards="none") == pytest.approx((-0.05, 0.05))
+    assert advantages(scale_rewards="group", std_floor=0.5) == pytest.approx((-0.1, 0.1), abs=1e-6)
+
+
+def test_unscored_samples_up_to_the_allowed_fraction_pass():
+    check_unscored(3, [experience("a", [1.0, None, 0.0, 1.0], (1,) * 4)], allowed=0.25)
+    check_unscored(3, [], allowed=0.0)
+
+
+def test_more_unscored_samples_stop_with_step_numbers_key_and_a_cause():
+    groups = [experience("a", [1.0, 0.0], (1, 1)), experience("b", [None, 1.0], (1, 1))]
+    with pytest.raises(UserError, match=r"step 3: 1 of 4 .*reward\.max_unscored_fraction.* 10%.*b: worker died"):
+        check_unscored(3, groups, allowed=0.1)
+
+
+class Rewards:
+    """Stands for the reward pool: remembers what was submitted."""
+
+    def __init__(self):
+        self.submitted = []
+
+    def submit(self, prompt, group, num_samples, progress):
+        self.submitted.append((prompt.prompt_id, group, num_samples, progress))
+        return prompt.prompt_id
+
+    def collect(self, pending):
+        return (reward(1.0, pending),)
+
+
+def references(count: int) -> tuple[list, list]:
+    """Stand-ins for reference actors, and the list of (actor, inputs, group) that they are asked."""
+    asked = []
+
+    def actor(number):
+        def remote(inputs, group):
+            asked.append((number, inputs, group))
+            return f"logprobs {len(asked)}"
+
+        return SimpleNamespace(logprobs=SimpleNamespace(remote=remote))
+
+    return [actor(number) for number in range(count)], asked
+
+
+def test_each_group_is_scored_before_the_next_one_is_waited_for():
+    rewards = Rewards()
+
+    def stream():
+        for number, name in enumerate("cab"):
+            assert len(rewards.submitted) == number
+            yield finished(name)
+
+    pending = Scorer(rewards, [], 1.0).submit_all(stream(), progress=0.3)
+    assert rewards.submitted == [(name, f"group of {name}", 2, 0.3) for name in "cab"]
+    assert [part.reference_logprobs for part in pending] == [None] * 3
+
+
+def test_experiences_come_in_the_order_of_prompt_ids_whichever_was_finished_first():
+    scorer = Scorer(Rewards(), [], 1.0)
+    collected = scorer.collect(scorer.submit_all(map(finished, "cab")))
+    assert [part.prompt.prompt_id for part in collected] == ["a", "b", "c"]
+    assert [part.rewards[0].detail for part in collected] == ["a", "b", "c"]
+    assert [part.group for part in collected] == ["group of a", "group of b", "group of c"]
+
+
+def test_references_take_turns_and_each_group_keeps_its_own_answer():
+    actors, asked = references(2)
+    scorer = Scorer(Rewards(), actors, 1.0)
+    collected = scorer.collect(scorer.submit_all(map(finished, "cab")))
+    assert {number for number, _, _ in asked} == {0, 1}
+    assert [(inputs, group) for _, inputs, group in asked] == [(f"inputs of {n}", f"group of {n}") for n in "cab"]
+    assert [part.reference_logprobs for part in collected] == ["logprobs 2", "logprobs 3", "logprobs 1"]
+
+
+def test_evaluation_asks_no_reference():
+    actors, asked = references(1)
+    Scorer(Rewards(), actors, 1.0).submit_all([finished("a")], with_reference=False)
+    assert asked == []
+
+
+def test_reference_answers_are_awaited_by_name_and_deadline(monkeypatch):
+    waited = {}
+    monkeypatch.setattr(module, "wait_for", lambda refs, **how: waited.update(refs=refs, **how))
+    groups = [experience("a", [1.0], (1,)), Experience(prompt("b"), finished("b").info, "g", (reward(1.0),), None)]
+    Scorer(Rewards(), [], 12.0).await_references(groups, step=5)
+    assert waited["refs"] == ["reference of a"]
+    assert "step 5" in waited["what"] and waited["deadline_s"] == 12.0
+
+
+def test_metrics_get_what_was_scored_and_how_long_it_was():
+    scored = experience("a", [1.0, None], (3, 5)).scored()
+    assert (scored.reward_type, scored.source) == ("matching", "shapes")
+    assert (scored.lengths, scored.finished) == ((3, 5), (True, True))
+    assert [part.total for part in scored.rewards] == [1.0, None]
+
+
+def test_rollout_log_has_a_row_a_response_beside_its_reward_and_advantage(monkeypatch):
+    def rollout(index, versions):
+        zeros = np.zeros(len(versions), np.float32)
+        return Rollout(index, zeros.astype(np.int32), zeros, np.array(versions, np.int32), f"text {index}", index == 0)
+
+    group = Group("a", np.arange(10), (rollout(0, [4, 4, 5]), rollout(1, [5] * 5)))
+    monkeypatch.setattr(module, "fetch", lambda refs, **_: [{"group of a": group}[ref] for ref in refs])
+    experiences = [experience("a", [1.0, None], (3, 5))]
+    first, second = rollout_rows(experiences, make_batch(2, experiences, AlgoConfig()))
+    assert (first.response, first.reward_total, first.advantage, first.finished) == ("text 0", 1.0, 0.0, True)
+    assert (first.weight_version_oldest, first.weight_version_newest) == (4, 5)
+    assert (second.sample_index, second.reward_total, second.advantage, second.finished) == (1, None, None, False)
+    assert (second.response_tokens, second.prompt_tokens, second.reward_detail) == (5, 10, "a: worker died")
