@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from mixed_r1_ray.errors import UserError
 
@@ -26,8 +26,8 @@ def fetch(refs: Any, *, what: str, deadline_s: float) -> Any:
         raise ActorFailure(f"{what}: no answer within {deadline_s:g} s") from None
     except RayTaskError as error:
         raise _remote_cause(error, what) from None
-    except RayActorError as error:
-        raise ActorFailure(f"{what}: the actor died ({_first_line(error)})") from None
+    except RayError as error:
+        raise _death(error, what) from None
 
 
 def wait_for(refs: Sequence[Any], *, what: str, deadline_s: float) -> None:
@@ -46,5 +46,8 @@ def _remote_cause(error: RayTaskError, what: str) -> UserError:
     return ActorFailure(f"{what}: {type(cause).__name__}: {cause}\n{error}")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def _death(error: RayError, what: str) -> UserError:
+    """An actor that is gone. Where its constructor raised, Ray wraps that error as the only argument of its own."""
+    if error.args and isinstance(error.args[0], RayTaskError):
+        return _remote_cause(error.args[0], what)
+    return ActorFailure(f"{what}: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
