@@ -2,9 +2,10 @@
 
     python benchmarks/fuzz_rewards.py [--count 1000000] [--seed 0] [--slow-ms 50]
 
-Seeds are the responses of tests/data/reward_cases.txt, each scored against golds of every reward type but open_ended.
-A mutation repeats, cuts, swaps, joins or corrupts. A call over the limit is timed twice more and reported if it stays
-over, so that a busy machine is not a finding. Exits with 1 after printing what it found.
+Seeds are the responses of tests/data/reward_cases.txt, scored against golds of all reward types but
+open_ended. A mutation repeats, cuts, swaps, joins or corrupts. A call over the limit is timed twice more
+and reported if it stays over, so that a busy machine is not a finding. Exits with 1 after printing what it
+found.
 """
 
 from __future__ import annotations
@@ -28,14 +29,21 @@ TARGETS = [
     ("chart", "[Red, 3]", {}),
     ("chart", "Red", {"chart_mode": "edit_distance"}),
     ("iou", "[1, 2, 3, 4]", {}),
-    ("iou", '[{"bbox_2d": [1, 2, 3, 4], "label": "a"}, {"bbox_2d": [5, 6, 7, 8], "label": "b"}]', {"iou_mode": "dynamic"}),
+    (
+        "iou",
+        '[{"bbox_2d": [1, 2, 3, 4], "label": "a"}, {"bbox_2d": [5, 6, 7, 8], "label": "b"}]',
+        {"iou_mode": "dynamic"},
+    ),
 ]
-JUNK = ["<think>", "</think>", "<answer>", "</answer>", "[", "]", "{", "}", "(", ")", "\\boxed{", "$", "%", "1e999", "nan", "9" * 400,
-        "-", ".", ",", "\x00", "\ud800", "ﷺ", "９", "\u0301", "\n", " " * 50, "A", "no", "yes", "million", "€", "'", '"', "**"]  # fmt: skip
+JUNK = ["<think>", "</think>", "<answer>", "</answer>", "[", "]", "{", "}", "(", ")", "\\boxed{", "$",
+        "%", "1e999", "nan", "9" * 400, "-", ".", ",", "\x00", "\ud800", "ﷺ", "９", "\u0301", "\n", " " * 50,
+        "A", "no", "yes", "million", "€", "'", '"', "**"]  # fmt: skip
 
 
 def seeds() -> list[str]:
-    lines = [line.split("¦") for line in TABLE.read_text(encoding="utf-8").splitlines() if line.count("¦") == 4]
+    lines = [
+        line.split("¦") for line in TABLE.read_text(encoding="utf-8").splitlines() if line.count("¦") == 4
+    ]
     return [line[1].strip() for line in lines]
 
 
@@ -80,7 +88,11 @@ def main() -> int:
         response, target = mutate(rng.choice(pool), pool, rng), rng.choice(TARGETS)
         try:
             slow = milliseconds(response, target) > arguments.slow_ms
-            problem = slow and min(milliseconds(response, target) for _ in range(2)) > arguments.slow_ms and "is slow"
+            problem = (
+                slow
+                and min(milliseconds(response, target) for _ in range(2)) > arguments.slow_ms
+                and "is slow"
+            )
         except Exception as error:  # whatever it is, it is what we look for
             problem = repr(error)
         if problem:

@@ -1,10 +1,10 @@
-"""How fast BMAS is, against a loop over pairs and against BERTScore's greedy matching, on the same embeddings.
+"""How fast BMAS is, against a loop over pairs and against BERTScore's greedy matching, on equal embeddings.
 
     OMP_NUM_THREADS=2 python benchmarks/rewards.py [--pairs 1024] [--rounds 5]
 
-Groups of 8 responses share a gold of 200 tokens; token ids follow Zipf's law over 150,000 rows of 1,024. The three are
-timed in turn, round after round, so that a busy machine slows all alike; medians and their ratios are printed. (b) is
-the `bert-score` package's own function where it is installed, else the same arithmetic in PyTorch.
+Groups of 8 responses share a gold of 200 tokens; token ids follow Zipf's law over 150,000 rows of 1,024.
+The three are timed in turn, round after round, so that a busy machine slows all alike; it prints medians
+and ratios. (b) is the `bert-score` package's own function where it is installed, else the same in PyTorch.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def main() -> None:
     runs = {
         "mixed_r1_ray": lambda: ours(responses, golds, table),
         "(a) loop over pairs": lambda: pair_loop(responses, golds, matrix),
-        f"(b) {'batched' if _greedy is _batched_greedy else 'bert-score'} greedy": lambda: greedy_matching(responses, golds, matrix),
+        f"(b) {'batched' if _greedy is _batched_greedy else 'bert-score'} greedy": lambda: greedy_matching(
+            responses, golds, matrix
+        ),
     }
     times: dict[str, list[float]] = {name: [] for name in runs}
     values: dict[str, np.ndarray] = {}
@@ -105,7 +107,10 @@ def main() -> None:
     for name, seconds in times.items():
         median = statistics.median(seconds)
         difference = np.abs(values[name] - best).max()
-        print(f"{name:22s} {arguments.pairs / median:8.0f} pairs/s   ×{median / base:5.2f} our time   |difference| ≤ {difference:.1e}")
+        speed = arguments.pairs / median
+        print(
+            f"{name:22s} {speed:8.0f} pairs/s   ×{median / base:5.2f} our time  difference ≤ {difference:.1e}"
+        )
 
 
 if __name__ == "__main__":

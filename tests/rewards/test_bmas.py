@@ -114,8 +114,12 @@ def test_options(embeddings):
     plain = task("a red circle .", "a red circle", embeddings)
     assert plain < 1.0
     assert task("a red circle .", "a red circle", embeddings, bmas_drop_punctuation=True) == 1.0
-    assert task("a red circle .", "a red circle", embeddings, bmas_baseline=0.5) == pytest.approx(2 * plain - 1)
-    assert task("a red circle .", "a red circle", embeddings, bmas_length_penalty=1.0) == pytest.approx(plain * 3 / 4)
+    assert task("a red circle .", "a red circle", embeddings, bmas_baseline=0.5) == pytest.approx(
+        2 * plain - 1
+    )
+    assert task("a red circle .", "a red circle", embeddings, bmas_length_penalty=1.0) == pytest.approx(
+        plain * 3 / 4
+    )
     looping = task("red red red red red", "red", embeddings, bmas_repetition_penalty=1.0)
     assert looping == pytest.approx(1 / 3)
 

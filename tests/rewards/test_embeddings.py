@@ -50,7 +50,9 @@ def test_only_the_shard_that_holds_the_matrix_is_opened(tmp_path, matrix):
 def test_only_rows_in_use_are_held(matrix, tokenizer):
     table = EmbeddingTable(np.tile(matrix, (500, 1)), tokenizer)
     for ids in ([1, 2], [2, 3], list(range(2000)), [7900, 1]):
-        np.testing.assert_allclose(table.unit_rows(np.array(ids)), unit(matrix)[np.array(ids) % 16], rtol=1e-6)
+        np.testing.assert_allclose(
+            table.unit_rows(np.array(ids)), unit(matrix)[np.array(ids) % 16], rtol=1e-6
+        )
     assert table.rows_held == 2001
 
 
@@ -61,7 +63,9 @@ def test_nothing_is_read_before_a_caption_is_scored(tmp_path):
 
 def test_a_checkpoint_without_its_parts_is_named(tmp_path, tokenizer, matrix):
     def scored():
-        return score("open_ended", RESPONSE, "a red circle", embeddings=EmbeddingTable.from_checkpoint(tmp_path))
+        return score(
+            "open_ended", RESPONSE, "a red circle", embeddings=EmbeddingTable.from_checkpoint(tmp_path)
+        )
 
     with pytest.raises(UserError, match="tokenizer.json"):
         scored()

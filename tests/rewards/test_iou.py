@@ -45,8 +45,17 @@ def test_several_boxes_are_paired_for_the_largest_sum(predicted, gold):
     sums = (sum(map(box_iou, few, order)) for order in itertools.permutations(many, len(few)))
     expected = max(sums) / len(many)
     response = f"<answer>{[list(corners) for corners in predicted]}</answer>"
-    assert score("iou", response, str([list(corners) for corners in gold])).task == pytest.approx(expected, abs=1e-9)
+    assert score("iou", response, str([list(corners) for corners in gold])).task == pytest.approx(
+        expected, abs=1e-9
+    )
 
 
 def test_thresholds_rise_with_training():
-    assert [dynamic_threshold(progress) for progress in (0, 0.09, 0.11, 0.24, 0.26, 1)] == [0.85, 0.85, 0.95, 0.95, 0.99, 0.99]
+    assert [dynamic_threshold(progress) for progress in (0, 0.09, 0.11, 0.24, 0.26, 1)] == [
+        0.85,
+        0.85,
+        0.95,
+        0.95,
+        0.99,
+        0.99,
+    ]

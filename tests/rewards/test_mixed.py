@@ -49,9 +49,13 @@ def test_a_frame_needs_the_image_size():
 
 def test_a_batch_is_scored_as_one_by_one(embeddings):
     texts = ["a red circle", "the blue square .", "", "red", "a a a a", "square at the top left"]
-    requests = [RewardRequest("open_ended", GOOD.format(text), gold) for gold in texts if gold for text in texts]
+    requests = [
+        RewardRequest("open_ended", GOOD.format(text), gold) for gold in texts if gold for text in texts
+    ]
     together = score_batch(requests, embeddings=embeddings)
-    alone = [score("open_ended", request.response, request.gold, embeddings=embeddings) for request in requests]
+    alone = [
+        score("open_ended", request.response, request.gold, embeddings=embeddings) for request in requests
+    ]
     assert [b.total for b in together] == pytest.approx([b.total for b in alone], abs=1e-6)
 
 
@@ -69,4 +73,7 @@ def test_unknown_names_are_told_their_neighbours():
 def test_importing_the_rewards_is_light():
     heavy = "torch ray vllm transformers scipy rapidfuzz tokenizers safetensors".split()
     code = f"import sys, mixed_r1_ray.rewards; print([m for m in {heavy} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )

@@ -1,4 +1,4 @@
-"""Nothing a response contains raises, leaves [0, 1], or takes more than linear time; dress does not change a score."""
+"""No response raises, leaves [0, 1], or takes more than linear time; wrapping does not change a score."""
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ GOLDS = [
     ("iou", "[[1, 2, 3, 4], [5, 6, 7, 8]]", {"iou_mode": "dynamic", "progress": 0.3}),
     ("open_ended", "a red circle", {}),
 ]
-PIECES = """<think> </think> <answer> </answer> [ ] ( ) { } , . : ; " ' ` ** \\boxed{ } $ % - + e 1e999 nan inf bbox_2d label
-            A B E yes no true option answer is the a I red cat dog 3.5 42 1,000 million not or and because 2010 ９ ﷺ é
-            \ud800 \x00 \u202e <|end|>""".split() + [" ", "\n", "9" * 5000, "[1, 2, 3, 4]", "a cat"]
+PIECES = (
+    """<think> </think> <answer> </answer> [ ] ( ) { } , . : ; " ' ` ** \\boxed{ } $ % - + e 1e999 nan
+            inf bbox_2d label A B E yes no true option answer is the a I red cat dog 3.5 42 1,000 million not
+            or and because 2010 ９ ﷺ é \ud800 \x00 \u202e <|end|>""".split()
+    + [" ", "\n", "9" * 5000, "[1, 2, 3, 4]", "a cat"]
+)
 broken_text = st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=30).map("".join)
 
 
@@ -55,7 +58,18 @@ def test_any_text_is_scored_within_bounds(kind, text, table):
         assert breakdown.total == breakdown.task + 0.5 * breakdown.format
 
 
-WRAPPERS = ["{}", " {}\n", "**{}**", "`{}`", '"{}"', "\\boxed{{{}}}", "\\text{{{}}}", "The answer is {}.", "\n\n{}.", "**Answer:** {}"]
+WRAPPERS = [
+    "{}",
+    " {}\n",
+    "**{}**",
+    "`{}`",
+    '"{}"',
+    "\\boxed{{{}}}",
+    "\\text{{{}}}",
+    "The answer is {}.",
+    "\n\n{}.",
+    "**Answer:** {}",
+]
 ANSWERS = [
     (GOLDS[0], ["B", "a cat", "(B)", "B. a cat", "A", "a dog", "zebra", "A or B", "E"]),
     (GOLDS[2], ["yes", "no", "yes and no", "nothing"]),
@@ -69,12 +83,17 @@ ANSWERS = [
 def test_wrappers_white_space_and_case_do_not_matter(data):
     kind, answers = data.draw(st.sampled_from(ANSWERS))
     answer = data.draw(st.sampled_from(answers))
-    wrapped = data.draw(st.sampled_from(WRAPPERS)).format(data.draw(st.sampled_from([answer, answer.upper(), answer.title()])))
+    wrapped = data.draw(st.sampled_from(WRAPPERS)).format(
+        data.draw(st.sampled_from([answer, answer.upper(), answer.title()]))
+    )
     plain = scored(kind, f"<answer>{answer}</answer>", None)
     assert scored(kind, f"<answer>{wrapped}</answer>", None).task == plain.task
 
 
-@given(thought=st.text(max_size=50), junk=st.sampled_from(["B", "yes", "42", "[1, 2, 3, 4]", "<answer>B</answer>"]))
+@given(
+    thought=st.text(max_size=50),
+    junk=st.sampled_from(["B", "yes", "42", "[1, 2, 3, 4]", "<answer>B</answer>"]),
+)
 def test_thoughts_are_never_scored(thought, junk):
     for kind in GOLDS[:-1]:
         response = f"<think>{thought.replace('<', '')} {junk}</think> {junk.replace('answer', 'b')}"
@@ -82,8 +101,11 @@ def test_thoughts_are_never_scored(thought, junk):
 
 
 MEGABYTE = 1_000_000
-HOSTILE = ["<answer>", "</answer>", "<think>", "<answer>B</answer>", "[", "[]", "{", "(", "9", " ", "[1,2,3,4],", "$", "*", "\\boxed{",
-           "A ", "the ", "the answer is ", "ﷺ", "1,", "1.", "a.", "-", "no ", "<", "\ud800", "(1,2),", '{"a":', "e", "'"]  # fmt: skip
+HOSTILE = [
+    "<answer>", "</answer>", "<think>", "<answer>B</answer>", "[", "[]", "{", "(", "9", " ",
+    "[1,2,3,4],", "$", "*", "\\boxed{", "A ", "the ", "the answer is ", "ﷺ", "1,", "1.", "a.", "-",
+    "no ", "<", "\ud800", "(1,2),", '{"a":', "e", "'",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
@@ -93,4 +115,5 @@ def test_a_megabyte_of_anything_is_scored_fast(piece):
         start = time.process_time()
         for kind in GOLDS[:-1]:
             scored(kind, response, None)
-        assert time.process_time() - start < 3.0  # a tenth of that on an idle core; quadratic time would take hours
+        # A tenth of that on an idle core; quadratic time would take hours.
+        assert time.process_time() - start < 3.0

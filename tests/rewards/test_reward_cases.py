@@ -51,13 +51,19 @@ def keywords(reward_type: str, settings: dict[str, str]) -> dict:
         "chart_ordered": lambda text: text == "1",
     }
     names = {"size": "image_size", "frame": "box_frame"}
-    found = {OPTION_NAMES.get((reward_type, key), names.get(key, key)): value for key, value in settings.items()}
+    found = {
+        OPTION_NAMES.get((reward_type, key), names.get(key, key)): value for key, value in settings.items()
+    }
     return {key: readers.get(key, str)(value) for key, value in found.items()}
 
 
 def whole_response(response: str) -> str:
     text = response.replace("∅", "").replace(r"\n", "\n")
-    return text if "<answer>" in text.lower() or "<think>" in text else f"<think>so</think><answer>{text}</answer>"
+    return (
+        text
+        if "<answer>" in text.lower() or "<think>" in text
+        else f"<think>so</think><answer>{text}</answer>"
+    )
 
 
 @pytest.mark.parametrize(("reward_type", "response", "gold", "expected", "settings"), list(read_cases()))

@@ -1,7 +1,8 @@
 """The open-ended reward: Bidirectional Max-Average Similarity of token embeddings (BMAS).
 
-With unit rows E, response ids r and gold ids g: S_ij = E[r_i]·E[g_j], P = mean_i max_j S_ij, R = mean_j max_i S_ij,
-BMAS = (P + R) / 2. The paper (Mixed-R1, arXiv 2505.24164) gives the idea and the name; the arithmetic mean is a choice.
+With unit rows E, response ids r and gold ids g: S_ij = E[r_i]·E[g_j], P = mean_i max_j S_ij,
+R = mean_j max_i S_ij, BMAS = (P + R) / 2. The paper (Mixed-R1, arXiv 2505.24164) gives the idea and the name;
+the arithmetic mean is a choice.
 A maximum over a set needs distinct ids only; an id that stands on both sides has similarity 1, exactly.
 """
 
@@ -22,7 +23,7 @@ BMAS_MODES = ("mean", "f1")
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """Precision (response tokens found in the gold) and recall (gold tokens found in the response), unclipped."""
+    """Precision: what of the response is in the gold; recall: of the gold in the response. Not clipped."""
 
     precision: float
     recall: float
@@ -45,7 +46,7 @@ def parse_gold(gold: str) -> tuple[str, ...]:
 def score_answers(
     answers: Sequence[str], golds: tuple[str, ...], embeddings: EmbeddingTable, options: RewardOptions
 ) -> list[TaskScore]:
-    """Scores answers that share their golds; of several golds the best counts. Raises GoldError for one without tokens."""
+    """Scores answers that share golds; the best gold counts. Raises GoldError for one without tokens."""
     responses = [_tokens(answer, embeddings, options) for answer in answers]
     best: list[TaskScore] = []
     for gold in golds:
@@ -59,19 +60,24 @@ def score_answers(
 
 
 def bmas_group(
-    responses: Sequence[np.ndarray], gold: np.ndarray, embeddings: EmbeddingTable, idf: dict[int, float] | None = None
+    responses: Sequence[np.ndarray],
+    gold: np.ndarray,
+    embeddings: EmbeddingTable,
+    idf: dict[int, float] | None = None,
 ) -> list[Similarity | None]:
     """Precision and recall of each response against one gold; None for a response without tokens.
 
-    responses: token ids, int (T,) each. gold: token ids, int (T_gold,), not empty. idf: weight of a token id (1 for an
-    id that has none). One matrix product for the whole group.
+    responses: token ids, int (T,) each. gold: token ids, int (T_gold,), not empty. idf: weight of a token id,
+    1 for an id that has none. One matrix product for the whole group.
     """
     gold_ids, gold_weights = _weighted(gold, idf)
     sides = [_weighted(response, idf) for response in responses]
     ids = np.unique(np.concatenate([side for side, _ in sides] or [gold_ids[:0]]))
     if not len(ids):
         return [None] * len(responses)
-    similarity = embeddings.unit_rows(ids) @ embeddings.unit_rows(gold_ids).T  # (distinct ids, distinct gold ids)
+    similarity = (
+        embeddings.unit_rows(ids) @ embeddings.unit_rows(gold_ids).T
+    )  # (distinct ids, distinct gold ids)
     _, same_row, same_column = np.intersect1d(ids, gold_ids, assume_unique=True, return_indices=True)
     similarity[same_row, same_column] = 1.0
     best_of_id = similarity.max(axis=1)
@@ -95,7 +101,7 @@ def repetition(ids: np.ndarray, n: int = 3) -> float:
 
 
 def _weighted(ids: np.ndarray, idf: dict[int, float] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct ids, and how much each weighs: its count, times its idf. All-zero weights fall back to counts."""
+    """Distinct ids and what each weighs: its count times its idf, or its count where all of that is 0."""
     distinct, counts = np.unique(ids, return_counts=True)
     if idf is None:
         return distinct, counts
@@ -108,7 +114,9 @@ def _tokens(text: str, embeddings: EmbeddingTable, options: RewardOptions) -> np
     return ids[~embeddings.is_punctuation(ids)] if options.bmas_drop_punctuation else ids
 
 
-def _shaped(similarity: Similarity | None, ids: np.ndarray, gold_ids: np.ndarray, options: RewardOptions) -> TaskScore:
+def _shaped(
+    similarity: Similarity | None, ids: np.ndarray, gold_ids: np.ndarray, options: RewardOptions
+) -> TaskScore:
     if similarity is None:
         return TaskScore(0.0, "the answer has no tokens to compare")
     raw = similarity.joined(options.bmas_mode)

@@ -7,7 +7,14 @@ import re
 from dataclasses import dataclass
 
 from mixed_r1_ray.rewards.numbers import Number, is_non_finite, parse_number, read_number, within
-from mixed_r1_ray.rewards.parse import MAX_SHORT_ANSWER, GoldError, TaskScore, normalise, unwrap, without_lead_in
+from mixed_r1_ray.rewards.parse import (
+    MAX_SHORT_ANSWER,
+    GoldError,
+    TaskScore,
+    normalise,
+    unwrap,
+    without_lead_in,
+)
 
 CHART_MODES = ("relaxed", "exact", "edit_distance")
 TOLERANCE = 0.05  # relative, on numbers
@@ -79,7 +86,9 @@ def _matches(answer: str, gold: Item, tolerance: float, percent_axis: bool) -> t
     bare = unwrap(answer)
     if gold.number is not None:
         texts = dict.fromkeys((_trim(answer), bare, without_lead_in(bare)))
-        number = next((number for number in map(parse_number, texts) if number is not None), None) or read_number(bare)
+        number = next(
+            (number for number in map(parse_number, texts) if number is not None), None
+        ) or read_number(bare)
         if number is None:
             return False, f"no number in {bare[:80]!r}"
         percent = " %" if number.percent else ""
@@ -111,7 +120,7 @@ _SEPARATOR = re.compile(r"\s*[;\n|]\s*|\s*,\s+(?:and\s+)?|\s+(?:and|&)\s+", re.I
 
 
 def _split_list(text: str, expected: int | None = None) -> list[str]:
-    """Elements of `[a, b]`, JSON or `a, b and c`. A comma without a space separates only where nothing else does.
+    """Elements of `[a, b]`, JSON or `a, b and c`. Commas without a space count where nothing else does.
 
     expected: how many there should be; it decides whether `100,200` is one number or two.
     """
@@ -135,7 +144,9 @@ def _similarity(answer: str, gold: ChartGold) -> TaskScore:
 
     bare = unwrap(answer)
     target = " ".join(item.form for item in gold.items)
-    value = max(Levenshtein.normalized_similarity(normalise(t), target) for t in {bare, without_lead_in(bare)})
+    value = max(
+        Levenshtein.normalized_similarity(normalise(t), target) for t in {bare, without_lead_in(bare)}
+    )
     return TaskScore(value, f"edit similarity {value:.3f}")
 
 

@@ -1,4 +1,4 @@
-"""Which option of a multiple-choice question an answer names: by letter, by text, or by both where they agree."""
+"""Which option of a multiple-choice question an answer names: by letter, by text, or by both in agreement."""
 
 from __future__ import annotations
 
@@ -7,24 +7,37 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from mixed_r1_ray.rewards.parse import normalise, unwrap, without_lead_in
+from mixed_r1_ray.rewards.parse import LATIN, normalise, unwrap, without_lead_in
 
-_BARE_LETTER = re.compile(r"(?:(?:option|choice|answer)[\s:]+)?[(\[<]?\s*([A-Za-z])\s*[)\]>.:]*", re.IGNORECASE)
-_LABEL = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Za-z])\s*[).:,=]|([A-Za-z])\s+[-–—])\s*[-:.,]?\s*",
-                    re.IGNORECASE)  # fmt: skip
+_BARE_LETTER = re.compile(
+    r"(?:(?:option|choice|answer)[\s:]+)?[(\[<]?\s*([A-Za-z])\s*[)\]>.:]*", re.IGNORECASE
+)
+_LABEL = re.compile(
+    r"(?:(?:option|choice|answer)\s+)?"
+    r"(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Za-z])\s*[).:]|([A-Za-z])\s+[-–—])\s*[-:.,]?\s*",
+    re.IGNORECASE,
+)
 _NAMED_LETTER = re.compile(
-    r"""[(\[]\s*(?P<bracketed>[A-Za-z])\s*[)\]]
-      | (?<!\w)(?i:option|choice|answer)(?i:\s+is)?[\s:]+["']?(?P<named>[A-Za-z])(?![\w'’])
-      | (?<![\w'’.])(?P<capital>[A-Z])(?![\w'’+#])""",
-    re.VERBOSE | re.ASCII,  # other scripts write no space around a letter
+    rf"""[(\[]\s*(?P<bracketed>[A-Za-z])\s*[)\]]
+      | (?<![{LATIN}])(?i:option|choice|answer)(?i:\s+is)?[\s:]+["']?(?P<named>[A-Za-z])(?![{LATIN}'’])
+      | (?<![{LATIN}'’.])(?P<capital>[A-Z])(?![{LATIN}'’+\#])""",
+    re.VERBOSE,
 )
 _EXPLANATION = re.compile(r"(?<!\w)(?:because|since|as|due\ to|given|for)(?!\w)", re.IGNORECASE)
-_NEGATED = re.compile(r"(?<!\w)(?:not|isn'?t|neither|nor|except|without|never)\s+(?:the\s+)?(?:option\s+|choice\s+)?\W?$", re.IGNORECASE)
-_HEDGE = re.compile(r"(?<!\w)(?:not|no|never|neither|nor|or|cannot|if|whether|except|without|unsure|unclear|unknown)(?!\w)|n['’]t(?!\w)",
-                    re.IGNORECASE)  # fmt: skip
+_NEGATED = re.compile(
+    r"(?<!\w)(?:not|isn'?t|neither|nor|except|without|never)\s+(?:the\s+)?(?:option\s+|choice\s+)?\W?$",
+    re.IGNORECASE,
+)
+_HEDGE = re.compile(
+    r"(?<!\w)(?:not|no|never|neither|nor|or|cannot|if|whether|except|without|unsure|unclear|unknown)(?!\w)"
+    r"|n['’]t(?!\w)",
+    re.IGNORECASE,
+)
 _MAX_SENTENCE = 30  # words in which an option's text may stand (choice)
 _MASK = "\x00"  # stands where an option's text was
-_ARTICLE_BEFORE = re.compile(rf" (?!(?:or|and|nor|is|are|was|but|because|since|as|due|given|for)\b)[a-z{_MASK}]")
+_ARTICLE_BEFORE = re.compile(
+    rf" (?!(?:or|and|nor|is|are|was|but|because|since|as|due|given|for)\b)[a-z{_MASK}]"
+)
 
 
 class Named(NamedTuple):
@@ -52,7 +65,7 @@ class Options:
         return same or [index for index, option in enumerate(self.forms) if option and option == form]
 
     def by_letter(self, text: str) -> int | None:
-        """The option whose letter is all that the text says; a letter past the last option is returned too."""
+        """The option whose letter is all that the text says, be it one past the last option."""
         letter = _BARE_LETTER.fullmatch(text)
         return _index(letter[1]) if letter else None
 
@@ -87,19 +100,28 @@ class Options:
         return self._read_sentence(answer)
 
     def _read_labelled(self, letter: int, rest: str) -> Named | None:
-        """`B: a cat`: the text has to be that option's. None where the rest is no option's text but a sentence."""
+        """`B: a cat`: the text has to be that option's. None where a sentence follows instead."""
         same = self.by_text(rest)
         if same:
-            return self._checked(letter, "letter and text") if letter in same else Named(None, "letter against text")
+            return (
+                self._checked(letter, "letter and text")
+                if letter in same
+                else Named(None, "letter against text")
+            )
         words = normalise(rest).split()
         foreign = letter < self.count and not set(words) & set(self.forms[letter].split())
-        if foreign and 0 < len(words) <= 4 and not _EXPLANATION.search(rest) and not _NAMED_LETTER.search(rest):
+        if (
+            foreign
+            and 0 < len(words) <= 4
+            and not _EXPLANATION.search(rest)
+            and not _NAMED_LETTER.search(rest)
+        ):
             return Named(None, "letter against text")
         return None
 
     def _read_sentence(self, sentence: str) -> Named:
         masked, mentioned = self._mask_texts(sentence)
-        letters = _letters(masked, whole=sentence)
+        letters = _letters(masked)
         if len(letters) > 1:
             return Named(None, "several letters")
         if letters:
@@ -117,26 +139,33 @@ class Options:
         return Named(index, "text in a sentence")
 
     def _checked(self, letter: int, why: str) -> Named:
-        return Named(letter, why) if letter < self.count else Named(None, f"{chr(65 + letter)} is not an option")
+        return (
+            Named(letter, why) if letter < self.count else Named(None, f"{chr(65 + letter)} is not an option")
+        )
 
     def _mention_pattern(self) -> re.Pattern | None:
-        forms = sorted({form for form in self.forms if len(form) > 1 or form.isdigit()}, key=len, reverse=True)
+        forms = sorted(
+            {form for form in self.forms if len(form) > 1 or form.isdigit()}, key=len, reverse=True
+        )
         if not forms:
             return None
         gap = r"[\W_]+(?:(?:an?|the)[\W_]+)?"
         bodies = (gap.join(re.escape(word) for word in form.split()) for form in forms)
-        return re.compile(rf"(?<!\w)(?<![0-9][.,/])(?<![-−]){'(?:' + '|'.join(bodies) + ')'}(?!\w|[.,/][0-9])", re.IGNORECASE)
+        return re.compile(
+            rf"(?<![{LATIN}])(?<![0-9][.,/])(?<![-−])(?:{'|'.join(bodies)})(?![{LATIN}]|[.,/][0-9])",
+            re.IGNORECASE,
+        )
 
     def _mask_texts(self, sentence: str) -> tuple[str, set[int]]:
-        """The sentence with every option's text blotted out, and the options so mentioned; longer texts go first."""
+        """The sentence with every option's text blotted out, longer ones first, and which they were."""
         if self._mention is None:
             return sentence, set()
         mentioned = {self._by_form.get(normalise(found[0])) for found in self._mention.finditer(sentence)}
         return self._mention.sub(_MASK, sentence), mentioned - {None}
 
 
-def _letters(masked: str, whole: str) -> set[int]:
-    """Letters that a sentence names. A capital `A` before a word is an article, an `I` before a verb a pronoun."""
+def _letters(masked: str) -> set[int]:
+    """Letters that a sentence names. `A` before a word is an article, `I` a pronoun."""
     letters = set()
     for found in _NAMED_LETTER.finditer(masked):
         letter = found[found.lastgroup]
@@ -145,9 +174,9 @@ def _letters(masked: str, whole: str) -> set[int]:
             continue
         if not _NEGATED.search(masked[max(0, found.start() - 32) : found.start()]):
             letters.add(_index(letter))
-    start = _LABEL.match(masked)
-    if start and masked == whole[: len(masked)]:
-        letters.add(_index(_group(start)))
+    label = _LABEL.match(masked)
+    if label:
+        letters.add(_index(_group(label)))
     return letters
 
 
@@ -161,7 +190,9 @@ def _group(label: re.Match) -> str:
 
 def _without_labels(texts: Sequence[str]) -> list[str]:
     """`A. cat`, `B. dog` → `cat`, `dog`, where every option carries its own letter."""
-    labels = [re.match(rf"\s*[(\[]?{chr(65 + index)}[)\].:]\s*(?=\S)", text) for index, text in enumerate(texts)]
+    labels = [
+        re.match(rf"\s*[(\[]?{chr(65 + index)}[)\].:]\s*(?=\S)", text) for index, text in enumerate(texts)
+    ]
     return [text[label.end() :] if all(labels) else text for text, label in zip(texts, labels)]
 
 

@@ -14,7 +14,7 @@ from mixed_r1_ray.rewards.checkpoint_files import CheckpointFiles, as_float32, m
 class EmbeddingTable:
     """Token ids of a text, and their embeddings scaled to length 1.
 
-    matrix: (V, H), any float dtype. tokenizer: a `tokenizers.Tokenizer`. Only rows in use are held, in float32.
+    matrix: (V, H), any float dtype. tokenizer: a `tokenizers.Tokenizer`. Rows in use are held, in float32.
     """
 
     def __init__(self, matrix: np.ndarray, tokenizer):
@@ -25,7 +25,7 @@ class EmbeddingTable:
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> EmbeddingTable:
-        """The table of a checkpoint folder, or of a model on the hub; nothing is read before the first text is scored.
+        """The table of a checkpoint folder or of a model on the hub; nothing is read before a text is scored.
 
         Raises UserError then, if tokenizer.json or the embedding matrix cannot be found or read.
         """
@@ -49,14 +49,18 @@ class EmbeddingTable:
         self._load_tokenizer_once()
         for token in set(ids.tolist()) - self._punctuation.keys():
             piece = self._tokenizer.decode([token]).strip()
-            self._punctuation[token] = bool(piece) and all(unicodedata.category(char)[0] == "P" for char in piece)
+            self._punctuation[token] = bool(piece) and all(
+                unicodedata.category(char)[0] == "P" for char in piece
+            )
         return np.array([self._punctuation[token] for token in ids.tolist()], dtype=bool)
 
     def unit_rows(self, ids: np.ndarray) -> np.ndarray:
         """Unit rows of the ids, float32 (T, H). A row of zeros stays one."""
         self._load_matrix_once()
         if len(ids) and int(ids.max()) >= len(self._place):
-            raise UserError(f"{self._name}: token id {int(ids.max())} has no row in an embedding of {len(self._place)}")
+            raise UserError(
+                f"{self._name}: token id {int(ids.max())} has no row in an embedding of {len(self._place)}"
+            )
         new = np.unique(ids[self._place[ids] < 0])
         if len(new):
             self._keep(new)

@@ -39,12 +39,15 @@ def parse_gold(gold: str, image_size: tuple[int, int] | None = None) -> tuple[Bo
     except (ValueError, RecursionError) as error:
         raise GoldError(f"gold {gold[:80]!r} is not JSON: {error}") from None
     if not boxes or any(box.coordinates is None for box in boxes):
-        raise GoldError(f"gold {gold[:80]!r} is no box [x1, y1, x2, y2] with x1 < x2 and y1 < y2, nor a list of them")
+        raise GoldError(
+            f"gold {gold[:80]!r} is no box [x1, y1, x2, y2] with x1 < x2 and y1 < y2, nor a list of them"
+        )
     if image_size is not None:
+        width, height = image_size
         for box in boxes:
             x1, y1, x2, y2 = box.coordinates
-            if min(x1, y1) < -1 or x2 > image_size[0] + 1 or y2 > image_size[1] + 1:  # rounding may cost a pixel
-                raise GoldError(f"gold box {list(box.coordinates)} lies outside the image, {image_size[0]} x {image_size[1]}")
+            if min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1:  # rounding may cost a pixel
+                raise GoldError(f"gold box {[x1, y1, x2, y2]} lies outside the image, {width} x {height}")
     return tuple(boxes)
 
 
@@ -60,9 +63,9 @@ def score_answer(
 ) -> TaskScore:
     """Mean IoU over optimally paired boxes: sum ÷ max(number predicted, number of golds).
 
-    box_frame: the frame the response speaks in, scaled to image_size; None: original pixels already. mode: `threshold`
-    makes of each pair's IoU 1 where it reaches the threshold; `dynamic` keeps it where it reaches one that rises with
-    training progress; else 0.
+    box_frame: the frame the response speaks in, scaled to image_size; None: original pixels already.
+    mode: `threshold` makes a pair's IoU 1 where it reaches the threshold, `dynamic` keeps it where it reaches
+    one that rises with training progress; else it is 0.
     """
     boxes = parse_boxes(answer) if len(answer) <= _MAX_LENGTH else None
     if boxes == []:
@@ -82,8 +85,11 @@ def score_answer(
         values = overlaps
     value = float(values.sum()) / max(len(boxes), len(gold))
     invalid = sum(box.coordinates is None for box in boxes)
-    detail = f"{len(boxes)} boxes ({invalid} invalid) for {len(gold)}, IoU {', '.join(f'{o:.3f}' for o in overlaps[:8])}"
-    return TaskScore(min(1.0, value), detail if mode == "continuous" else f"{detail}, threshold {threshold:g}")
+    listed = ", ".join(f"{overlap:.3f}" for overlap in overlaps[:8])
+    detail = f"{len(boxes)} boxes ({invalid} invalid) for {len(gold)}, IoU {listed}"
+    return TaskScore(
+        min(1.0, value), detail if mode == "continuous" else f"{detail}, threshold {threshold:g}"
+    )
 
 
 def box_iou(a: Coordinates, b: Coordinates) -> float:
@@ -119,7 +125,11 @@ def parse_boxes(answer: str) -> list[Box]:
         labels = [_BOX_TAGS.sub("", answer[end : group.start()]).strip(" \n,;:") for end, group in gaps]
         return [Box(_coordinates(_floats(group[1])), label) for group, label in zip(groups, labels)]
     corners = [f"{first},{second}" for first, second in _CORNERS.findall(answer)]
-    return [Box(_coordinates(_floats(group))) for group in corners or _ROUND.findall(answer) if any(map(str.isdigit, group))]
+    return [
+        Box(_coordinates(_floats(group)))
+        for group in corners or _ROUND.findall(answer)
+        if any(map(str.isdigit, group))
+    ]
 
 
 def _boxes_in_json(value) -> list[Box]:
@@ -139,7 +149,9 @@ def _boxes_in_json(value) -> list[Box]:
 
 
 def _coordinates(values: list) -> Coordinates | None:
-    if len(values) != 4 or not all(isinstance(value, float) and abs(value) <= _MAX_COORDINATE for value in values):
+    if len(values) != 4 or not all(
+        isinstance(value, float) and abs(value) <= _MAX_COORDINATE for value in values
+    ):
         return None
     x1, y1, x2, y2 = values
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
@@ -152,7 +164,7 @@ def _floats(text: str) -> list[float | None]:
 
 
 def _overlaps(boxes: list[Box], gold: tuple[Box, ...], scale: tuple[float, float]) -> np.ndarray:
-    """IoU of each prediction with each gold, (n_pred, n_gold); 0 where labels tell the golds apart and differ."""
+    """IoU of each prediction and gold, (n_pred, n_gold); 0 where labels tell the golds apart and differ."""
     nothing = (0.0, 0.0, 0.0, 0.0)
     predicted = np.array([box.coordinates or nothing for box in boxes]) * np.array(scale * 2)
     overlaps = _iou_matrix(predicted, np.array([box.coordinates for box in gold]))

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mixed_r1_ray.rewards.choices import Options, options_in_question
-from mixed_r1_ray.rewards.parse import MAX_SHORT_ANSWER, GoldError, TaskScore, normalise, unwrap, without_lead_in
+from mixed_r1_ray.rewards.parse import (
+    LATIN,
+    MAX_SHORT_ANSWER,
+    GoldError,
+    TaskScore,
+    normalise,
+    unwrap,
+    without_lead_in,
+)
 
 _MAX_GOLD = 300  # characters: longer is prose, which is no short text (choice)
 
@@ -22,7 +30,13 @@ class OptionGold:
 
     def matches(self, answer: str) -> tuple[bool, str]:
         named = self.options.read(answer)
-        read = "none" if named.index is None else chr(65 + named.index) if named.index < 26 else str(named.index + 1)
+        read = (
+            "none"
+            if named.index is None
+            else chr(65 + named.index)
+            if named.index < 26
+            else str(named.index + 1)
+        )
         return named.index == self.index, f"option {read} ({named.why})"
 
 
@@ -53,10 +67,14 @@ class TextGold:
 MatchingGold = OptionGold | YesNoGold | TextGold
 _YES_NO = {"yes": True, "no": False}
 _TRUE_FALSE = _YES_NO | {"true": True, "false": False}
-_WORD = re.compile(r"(?<![\w])(?<!\w[-'’])(yes|no|true|false)(?!\w|[-'’]\w|\s+(?:idea|clue)\b)")
+_WORD = re.compile(
+    rf"(?<![{LATIN}])(?<![{LATIN}][-'’])(yes|no|true|false)(?![{LATIN}]|[-'’][{LATIN}]|\s+(?:idea|clue)\b)"
+)
 
 
-def parse_gold(gold: str, choices: Sequence[str] | None = None, question: str | None = None) -> tuple[MatchingGold, ...]:
+def parse_gold(
+    gold: str, choices: Sequence[str] | None = None, question: str | None = None
+) -> tuple[MatchingGold, ...]:
     """The golds that count as right: one, or the members of a JSON list of texts. Raises GoldError."""
     return tuple(_parse_one(text, choices, question) for text in several_golds(gold))
 
@@ -74,7 +92,7 @@ def score_answer(answer: str, golds: tuple[MatchingGold, ...]) -> TaskScore:
 
 
 def several_golds(gold: str) -> tuple[str, ...]:
-    """The members of a JSON list of texts, or the text itself. Raises GoldError where there is nothing to compare."""
+    """The members of a JSON list of texts, or the text itself. Raises GoldError for an empty one."""
     texts = [gold]
     if gold.lstrip().startswith('["'):
         try:
@@ -101,7 +119,9 @@ def _parse_one(gold: str, choices: Sequence[str] | None, question: str | None) -
     if not any(char.isalnum() for char in form):
         raise GoldError(f"gold {gold[:80]!r} is no option, yes or no, nor any word")
     if len(gold) > _MAX_GOLD:
-        raise GoldError(f"gold of {len(gold)} characters is no short text (at most {_MAX_GOLD}); is it open_ended?")
+        raise GoldError(
+            f"gold of {len(gold)} characters is no short text (at most {_MAX_GOLD}); is it open_ended?"
+        )
     return TextGold(form)
 
 

@@ -19,7 +19,7 @@ from mixed_r1_ray.types import REWARD_TYPES, BoxFrame, RewardBreakdown
 class RewardRequest:
     """One response to score. gold as a record stores it: text, boxes as JSON in original pixels.
 
-    image_size: (width, height) in original pixels. box_frame: the frame the response speaks in; None: original pixels.
+    image_size: (width, height) in original pixels. box_frame: the one that boxes are said in; None: the same.
     """
 
     reward_type: str
@@ -45,8 +45,8 @@ def score(
 ) -> RewardBreakdown:
     """Scores one response. `options` are the fields of RewardOptions.
 
-    Raises GoldError for a gold that cannot be read, ValueError for an unknown reward type, TypeError for an unknown
-    option, UserError for an open-ended answer without embeddings. Nothing in a response raises.
+    Raises GoldError for a gold that cannot be read, ValueError for an unknown reward type, TypeError for an
+    unknown option, UserError for an open-ended answer without embeddings. Nothing in a response raises.
     """
     settings = RewardOptions.from_keywords(options)
     choices = None if choices is None else tuple(choices)
@@ -63,7 +63,7 @@ def score_batch(
     embeddings: EmbeddingTable | None = None,
     options: RewardOptions = RewardOptions(),
 ) -> list[RewardBreakdown]:
-    """One breakdown a request, in order. A gold that cannot be read leaves its requests unscored (None), with the reason."""
+    """One breakdown a request, in order. A gold that cannot be read leaves it unscored: None, and why."""
     breakdowns: list[RewardBreakdown | None] = [None] * len(requests)
     open_ended: dict[tuple[str, ...], list[tuple[int, str]]] = {}
     for place, request in enumerate(requests):
@@ -82,7 +82,9 @@ def score_batch(
     for golds, members in open_ended.items():
         places, answers = zip(*members)
         if embeddings is None:
-            raise UserError("an open_ended answer needs `embeddings`: EmbeddingTable.from_checkpoint(model folder)")
+            raise UserError(
+                "an open_ended answer needs `embeddings`: EmbeddingTable.from_checkpoint(model folder)"
+            )
         try:
             scores = bmas.score_answers(answers, golds, embeddings, options)
         except GoldError as error:
@@ -101,16 +103,22 @@ def validate_gold(
     image_size: tuple[int, int] | None = None,
 ) -> None:
     """Raises GoldError, saying why, for a gold that this reward type cannot be scored against."""
-    _parse_gold(RewardRequest(reward_type, "", gold, None, None if choices is None else tuple(choices), image_size))
+    _parse_gold(
+        RewardRequest(reward_type, "", gold, None, None if choices is None else tuple(choices), image_size)
+    )
 
 
 def _parse_gold(request: RewardRequest):
     if request.reward_type not in REWARD_TYPES:
-        raise ValueError(f"unknown reward type {request.reward_type!r}{nearest(str(request.reward_type), REWARD_TYPES)}")
+        raise ValueError(
+            f"unknown reward type {request.reward_type!r}{nearest(str(request.reward_type), REWARD_TYPES)}"
+        )
     if not isinstance(request.gold, str) or not request.gold.strip():
         raise GoldError(f"gold {request.gold!r} is empty, or no text (boxes are stored as JSON)")
     if request.box_frame is not None and request.image_size is None and request.reward_type == "iou":
-        raise GoldError("image_size is missing: boxes said in the model's own frame cannot be brought to pixels")
+        raise GoldError(
+            "image_size is missing: boxes said in the model's own frame cannot be brought to pixels"
+        )
     size = None if request.image_size is None else tuple(request.image_size)
     choices = None if request.choices is None else tuple(request.choices)
     return _parse_cached(request.reward_type, request.gold, choices, request.question, size)

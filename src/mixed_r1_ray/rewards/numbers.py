@@ -57,7 +57,10 @@ _NUMBER = re.compile(
     re.VERBOSE,
 )
 _NO_QUANTITY = re.compile(r"[12][0-9]{3}s|[0-9]+(?:st|nd|rd|th)\b.*", re.IGNORECASE)  # the 1990s; 2nd place
-_HEDGE = re.compile(r"(?<![a-z])(?:or|not|nor|but|between|than|least|most|over|under|above|below|to|and)(?![a-z])|n't", re.IGNORECASE)
+_HEDGE = re.compile(
+    r"(?<![a-z])(?:or|not|nor|but|between|than|least|most|over|under|above|below|to|and)(?![a-z])|n't",
+    re.IGNORECASE,
+)
 _MINUS = str.maketrans({"−": "-", "–": "-", "—": "-", "﹣": "-"})
 _NON_FINITE = re.compile(r"[-+]?(?:nan|inf|infinity|∞)", re.IGNORECASE)
 YEARS = range(1800, 2101)  # four bare digits in this range are a year (choice)
@@ -91,11 +94,13 @@ def parse_number(text: str) -> Number | None:
         return None
     marks = ("about", "sign", "inner_sign", "currency", "exponent", "percent", "unit")
     bare = len(found["digits"]) == 4 and found["digits"].isdigit() and not any(found[mark] for mark in marks)
-    return Number(value, bool(found["percent"]), _unit_words(found["currency"], unit), bare and int(value) in YEARS)
+    return Number(
+        value, bool(found["percent"]), _unit_words(found["currency"], unit), bare and int(value) in YEARS
+    )
 
 
 def read_number(text: str) -> Number | None:
-    """The number that the text writes, or the only one in a short sentence; None if there is none, or a choice."""
+    """The number that the text writes, or the only one in a short sentence; None for none or several."""
     number = parse_number(text)
     if number is not None or len(text) > _MAX_LENGTH or _HEDGE.search(text):
         return number
@@ -104,7 +109,11 @@ def read_number(text: str) -> Number | None:
     if len(places) != 1:
         return None
     (place,) = places
-    for end in (len(words), place + 2, place + 1):  # with all that follows as its unit, with one word, with none
+    for end in (
+        len(words),
+        place + 2,
+        place + 1,
+    ):  # with all that follows as its unit, with one word, with none
         number = parse_number(" ".join(words[place:end]).strip("()[]\"'.,;:!?"))
         if number is not None:
             return number
@@ -149,4 +158,6 @@ def _value(found: re.Match) -> float:
 
 def _unit_words(currency: str | None, unit: str) -> frozenset[str]:
     words = [word for word in re.split(r"[^\w$€£¥₹₩₽°/%]+", f"{currency or ''} {unit}".lower()) if word]
-    return frozenset(_SYNONYMS.get(word, word) for word in words if word not in ("of", "the", "in", "per", "a"))
+    return frozenset(
+        _SYNONYMS.get(word, word) for word in words if word not in ("of", "the", "in", "per", "a")
+    )

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+LATIN = r"0-9A-Za-z_\u00c0-\u024f"  # what a word goes on with; scripts without spaces may adjoin it
 MAX_SHORT_ANSWER = 2048  # characters; a longer answer names no option, word or number (choice)
 
 
@@ -29,10 +30,14 @@ _TAG = re.compile(r"<(/?)(think|answer)>", re.ASCII | re.IGNORECASE)
 def extract_answer(response: str) -> str | None:
     """The text of the last complete `<answer>…</answer>` outside `<think>`; None where there is none.
 
-    A `<think>` that is never closed runs to the end of the response, unless the response ends in an answer: then
-    that answer counts, for only the closing tag was forgotten (choice).
+    A `<think>` that is never closed runs to the end of the response, unless the response ends in an answer:
+    then that answer counts, for only the closing tag was forgotten (choice).
     """
-    depth, opened, last = 0, None, None  # nesting of <think>, start of an open answer, (start, end) of the last one
+    depth, opened, last = (
+        0,
+        None,
+        None,
+    )  # nesting of <think>, start of an open answer, (start, end) of the last one
     outside = (None, None)  # opened and last as they were where the current <think> began
     thoughts: list[tuple[int, int]] = []
     for tag in _TAG.finditer(response):
@@ -74,7 +79,7 @@ _TRAILING = ".,;:!?。、"
 
 
 def unwrap(text: str) -> str:
-    """The text in NFKC, white space collapsed, without LaTeX and markdown dress, outer quotes, final punctuation."""
+    """The text in NFKC, white space collapsed, without LaTeX, markdown, outer quotes, last punctuation."""
     text = unicodedata.normalize("NFKC", text)
     if "\\" in text or "{" in text:
         text = _LATEX.sub("", text)
@@ -108,7 +113,9 @@ def without_lead_in(unwrapped: str) -> str:
 
 _APOSTROPHE = re.compile(r"['’ʼ`]")
 _INITIALS = re.compile(r"(?<![^\W\d_])([^\W\d_])\.(?=[^\W\d_](?:\.|\b))")  # U.S.A → USA
-_NUMBER_MARK = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))|(?<![\w.])[-−–](?=[.]?[0-9])|(?<=[0-9])[./](?=[0-9])")
+_NUMBER_MARK = re.compile(
+    r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))|(?<![\w.])[-−–](?=[.]?[0-9])|(?<=[0-9])[./](?=[0-9])"
+)
 _KEEP = {",": "", "-": "\ue001", "−": "\ue001", "–": "\ue001", ".": "\ue002", "/": "\ue003"}
 _RESTORE = str.maketrans({"\ue001": "-", "\ue002": ".", "\ue003": "/"})
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -117,14 +124,16 @@ _ARTICLES = frozenset(("a", "an", "the"))
 def normalise(text: str) -> str:
     """The form in which short texts are compared: NFKC, case folded, without punctuation and articles.
 
-    A decimal point, a fraction bar and a minus sign are no punctuation; commas between thousands go. The last word is
-    never an article: `vitamin A`.
+    A decimal point, a fraction bar and a minus sign are no punctuation; commas between thousands go. The last
+    word is never an article: `vitamin A`.
     """
     words = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split()
     text = " ".join([word for word in words[:-1] if word not in _ARTICLES] + words[-1:])
     if not text.isascii() or not text.replace(" ", "").isalnum():
         text = _INITIALS.sub(r"\1", _APOSTROPHE.sub("", text))
         text = _NUMBER_MARK.sub(lambda mark: _KEEP[mark[0]], text)
-        text = "".join(" " if unicodedata.category(char)[0] in "PZC" and char < "\ue000" else char for char in text)
+        text = "".join(
+            " " if unicodedata.category(char)[0] in "PZC" and char < "\ue000" else char for char in text
+        )
         text = text.translate(_RESTORE)
     return " ".join(text.split())
