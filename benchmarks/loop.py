@@ -1,0 +1,81 @@
+"""The real training loop, driven one step at a time so that a benchmark can put something else between two steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.config_load import load_config
+from mixed_r1_ray.environment import prepare_environment
+
+QUIET = ["conf=quickstart", "data.eval=null", "run.dir=runs/benchmarks", "run.resume=overwrite"]
+
+
+def benchmark_config(settings: Sequence[str]) -> Config:
+    """The quickstart's configuration without evaluation; later settings win over earlier ones."""
+    config = load_config([*QUIET, *settings])
+    prepare_environment(config)
+    return config
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step took and made. lengths: prompt id -> tokens of each response."""
+
+    seconds: float
+    metrics: dict[str, float]
+    lengths: dict[str, tuple[int, ...]]
+
+
+class Loop:
+    """All actors of a run, and the driver's own step."""
+
+    def __init__(self, config: Config, splits: dict[str, str], driver):
+        self.config, self.splits = config, splits
+        self._watched = _Learners(driver.parts.learners)
+        driver.parts = replace(driver.parts, learners=self._watched)
+        self._driver = driver
+
+    def rows(self, step: int) -> list[int]:
+        """Rows of the training split that `step` asks."""
+        return self._driver.parts.order.batch(step)
+
+    def step(self, step: int) -> Step:
+        begun = time.perf_counter()
+        metrics = self._driver.train_step(step)
+        seconds = time.perf_counter() - begun
+        return Step(seconds, metrics, self._watched.lengths)
+
+
+@contextmanager
+def started_loop(config: Config) -> Iterator[Loop]:
+    """Starts the run that `config` describes, up to and including the start-up proof."""
+    from mixed_r1_ray.cluster import connected
+    from mixed_r1_ray.driver import Driver
+    from mixed_r1_ray.runtime.journal import Journal
+    from mixed_r1_ray.runtime.run_dir import open_run_dir
+    from mixed_r1_ray.startup import prepare_inputs, start_parts
+
+    with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config) as plan:
+        config, splits = prepare_inputs(config, journal)
+        driver = Driver(config, start_parts(config, plan, splits, run_dir, journal), journal)
+        driver.sync(0)
+        yield Loop(config, splits, driver)
+
+
+class _Learners:
+    """The learners, with a note of the lengths in the last batch."""
+
+    def __init__(self, learners):
+        self._learners = learners
+        self.lengths: dict[str, tuple[int, ...]] = {}
+
+    def __getattr__(self, name: str):
+        return getattr(self._learners, name)
+
+    def update(self, batch) -> dict[str, float]:
+        self.lengths = {group.prompt_id: group.response_lengths for group in batch.groups}
+        return self._learners.update(batch)
