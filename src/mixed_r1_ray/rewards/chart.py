@@ -98,7 +98,8 @@ def _matches(answer: str, gold: Item, tolerance: float, percent_axis: bool) -> t
 
 
 def _score_list(answer: str, gold: ChartGold, tolerance: float, ordered: bool) -> TaskScore:
-    parts = _split_list(without_lead_in(unwrap(answer)), len(gold.items))
+    lines = (_BULLET.sub("", line) for line in answer.strip().splitlines())
+    parts = _split_list(without_lead_in(unwrap("; ".join(lines))), len(gold.items))
     if len(parts) != len(gold.items):
         return TaskScore(0.0, f"read {len(parts)} elements where the gold has {len(gold.items)}: wrong")
     right = [[_matches(part, item, tolerance, gold.percent_axis)[0] for item in gold.items] for part in parts]
@@ -116,13 +117,16 @@ def _can_pair(right: list[list[bool]]) -> bool:
     return all(right[row][column] for row, column in zip(rows, columns))
 
 
-_SEPARATOR = re.compile(r"\s*[;\n|]\s*|\s*,\s+(?:and\s+)?|\s+(?:and|&)\s+", re.IGNORECASE)
+_BULLET = re.compile(r"\s*(?:[-*•]|[0-9]{1,3}[.)])\s+")
+_SEPARATOR = re.compile(r"\s*[;\n|]\s*|\s*,\s+(?:and\s+)?", re.IGNORECASE)
+_AND = re.compile(r"\s+(?:and|&)\s+", re.IGNORECASE)
 
 
 def _split_list(text: str, expected: int | None = None) -> list[str]:
-    """Elements of `[a, b]`, JSON or `a, b and c`. Commas without a space count where nothing else does.
+    """Elements of `[a, b]`, JSON or not, or of `a, b and c`.
 
-    expected: how many there should be; it decides whether `100,200` is one number or two.
+    expected: how many there should be. It decides whether `and` parts two elements (not within `rock and roll`), and
+    whether `100,200` is one number or two.
     """
     text = text.strip()
     try:
@@ -133,10 +137,12 @@ def _split_list(text: str, expected: int | None = None) -> list[str]:
         return values
     if text.startswith(("[", "(")) and text.endswith(("]", ")")):
         text = text[1:-1].strip()
-    parts = _SEPARATOR.split(text)
+    parts = [part.strip() for part in _SEPARATOR.split(text) if part.strip()]
+    if expected and len(parts) < expected:
+        parts = [piece for part in parts for piece in _AND.split(part)]
     if len(parts) == 1 and (expected != 1 if expected else parse_number(text) is None):
-        parts = text.split(",")
-    return [part.strip() for part in parts if part.strip()]
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+    return parts
 
 
 def _similarity(answer: str, gold: ChartGold) -> TaskScore:
