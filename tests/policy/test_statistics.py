@@ -65,7 +65,7 @@ def test_without_a_reference_there_is_no_kl_to_report():
 
 def test_worst_mismatch_names_the_prompt_of_its_response():
     statistics = StepStatistics()
-    add(statistics, [[0.0, 0.1], [0.0, 0.0, -0.9], [0.2]], ["a", "b", "c"])
+    add(statistics, [[0.0, 0.1], [-0.9, 0.0, 0.0], [0.2]], ["a", "b", "c"])
     add(statistics, [[0.3]], ["d"])
     assert (statistics.mismatch_abs_max, statistics.worst_prompt_id) == (pytest.approx(0.9), "b")
 
