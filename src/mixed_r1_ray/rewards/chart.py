@@ -125,8 +125,8 @@ _AND = re.compile(r"\s+(?:and|&)\s+", re.IGNORECASE)
 def _split_list(text: str, expected: int | None = None) -> list[str]:
     """Elements of `[a, b]`, JSON or not, or of `a, b and c`.
 
-    expected: how many there should be. It decides whether `and` parts two elements (not within `rock and roll`), and
-    whether `100,200` is one number or two.
+    expected: how many there should be. It decides whether `and` parts two elements (not within `rock and roll`),
+    and whether `100,200` is one number or two.
     """
     text = text.strip()
     try:
