@@ -74,12 +74,13 @@ class Engine:
             logprobs=0,  # of the sampled token alone
             logit_bias={token: BANNED_BIAS for token in self.adapter.banned_token_ids},
             output_kind=RequestOutputKind.FINAL_ONLY,
+            detokenize=False,  # token by token it takes a seventh of the time; `_text` does it once
         )
 
     def _group(self, output) -> Group:
         rollouts = []
         for sample in sorted(output.outputs, key=lambda sample: sample.index):
-            tokens = np.asarray(sample.token_ids, dtype=np.int32)
+            tokens, finished = np.asarray(sample.token_ids, dtype=np.int32), sample.finish_reason == "stop"
             logprobs = [position[token].logprob for position, token in zip(sample.logprobs, sample.token_ids, strict=True)]
             rollouts.append(
                 Rollout(
@@ -87,12 +88,17 @@ class Engine:
                     token_ids=tokens,
                     logprobs=np.asarray(logprobs, dtype=np.float32),
                     weight_versions=np.full(len(tokens), self.version, dtype=np.int32),
-                    text=sample.text,
-                    finished=sample.finish_reason == "stop",
+                    text=self._text(tokens, finished),
+                    finished=finished,
                 )
             )
         prompt_ids = np.asarray(output.prompt_token_ids, dtype=np.int32)
         return Group(output.request_id, prompt_ids, tuple(rollouts))
+
+    def _text(self, tokens: np.ndarray, finished: bool) -> str:
+        """What the response says, without the token that ended it."""
+        said = tokens[:-1] if finished else tokens
+        return self.adapter.tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 def engine_arguments(config: Config, adapter: VLMAdapter) -> dict:
