@@ -109,11 +109,7 @@ def read_number(text: str) -> Number | None:
     if len(places) != 1:
         return None
     (place,) = places
-    for end in (
-        len(words),
-        place + 2,
-        place + 1,
-    ):  # with all that follows as its unit, with one word, with none
+    for end in (len(words), place + 2, place + 1):  # all that follows may be its unit, or one word, or none
         number = parse_number(" ".join(words[place:end]).strip("()[]\"'.,;:!?"))
         if number is not None:
             return number
