@@ -11,9 +11,18 @@ from mixed_r1_ray.data.synthetic import build_quickstart_data
 from mixed_r1_ray.policy import warm_start as module
 from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.policy.warm_start import gold_response, warm_start
+from mixed_r1_ray.rewards import EmbeddingTable, score
 from mixed_r1_ray.vlm.families import load_adapter
 
 FAMILIES = ("internvl", "qwen2_5_vl")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_batches():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "PICTURES_PER_STEP", 6)
+        patch.setattr(module, "PICTURES_PER_FORWARD", 4)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +104,19 @@ def test_gold_boxes_are_in_the_frame_the_family_speaks(trained):
     adapter = load_adapter(ModelConfig(path=str(trained[0])))
     box = {"internvl": "[62, 250, 375, 1000]", "qwen2_5_vl": "[7, 14, 42, 56]"}[adapter.model_type]
     assert gold_response(box_record(), adapter) == f"<think>There.</think><answer>{box}</answer>"
+
+
+def test_a_gold_response_scores_full_marks(trained, train_data):
+    adapter = load_adapter(ModelConfig(path=str(trained[0])))
+    embeddings = EmbeddingTable.from_checkpoint(trained[0])
+    for record in module._read(train_data):
+        size = record.image_sizes[0]
+        breakdown = score(
+            record.reward_type, gold_response(record, adapter), record.answer, question=record.question,
+            choices=record.choices, image_size=size, box_frame=adapter.box_frame(*size), embeddings=embeddings,
+        )  # fmt: skip
+        assert breakdown.format == 1
+        assert breakdown.task == pytest.approx(1, abs=0.05 if record.reward_type == "iou" else 1e-5)  # rounded boxes
 
 
 def test_the_vocabulary_covers_every_gold_response(trained, train_data):
