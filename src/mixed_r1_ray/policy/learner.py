@@ -213,6 +213,9 @@ def _zero3_engine(config: Config):
     from transformers.integrations import HfDeepSpeedConfig
 
     settings = _deepspeed_settings(config)
+    # An all-reduce for inference, which on a CPU would be compiled at the first start: it would ask for a compiler, and
+    # a start that is killed meanwhile leaves a lock behind for which all later ones would wait.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend=dist.get_backend(), dist_init_required=False)
     zero3_for_loading = HfDeepSpeedConfig(settings)  # from_pretrained consults it for as long as it lives
     policy = load_policy(config.model, config.rollout.temperature, config.learner.freeze)
