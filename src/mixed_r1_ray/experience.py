@@ -102,7 +102,7 @@ def check_unscored(step: int, experiences: Sequence[Experience], allowed: float)
 
 
 def make_batch(step: int, experiences: Sequence[Experience], algo: AlgoConfig) -> TrainBatch:
-    """Advantages of the step's groups, as the learners take them."""
+    """Advantages of the step's groups, as the learners take them. Raises UserError where there is nothing to learn."""
     totals = [tuple(reward.total for reward in experience.rewards) for experience in experiences]
     advantages = group_advantages(totals, algo.scale_rewards, algo.std_floor)
     groups = tuple(
@@ -123,6 +123,11 @@ def make_batch(step: int, experiences: Sequence[Experience], algo: AlgoConfig) -
         for length, advantage in zip(group.response_lengths, group.advantages, strict=True)
         if advantage is not None
     ]
+    if not live:
+        raise UserError(
+            f"step {step}: nothing to learn from: {len(groups)} groups, none with a scored sample; the warnings "
+            "(warnings.jsonl) say which rows were skipped and what was not scored"
+        )
     return TrainBatch(step, groups, num_samples=len(live), num_tokens=sum(live))
 
 

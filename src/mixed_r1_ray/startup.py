@@ -71,7 +71,10 @@ def start_parts(config: Config, plan: Plan, splits: dict[str, str], run_dir: Run
     rewards = RewardPool(actors.reward, config.reward.timeout_s, journal.warn)
     scorer = Scorer(rewards, actors.reference, config.reference.timeout_s)
     loaders = {
-        split: PromptLoader(actors.data, split, config, lambda bad: journal.warn(f"skipped: {bad}")) for split in splits
+        split: PromptLoader(
+            actors.data, split, config, rows[split].bad_rows, lambda bad: journal.warn(f"skipped: {bad}")
+        )
+        for split in splits
     }
     evaluator = (
         Evaluator(config, loaders["eval"], rows["eval"].rows, rollout, scorer) if "eval" in splits else None

@@ -13,15 +13,27 @@ from mixed_r1_ray.types import Prompt
 
 
 class PromptLoader:
-    """Prepares batches of one split on a pool of data workers, round robin."""
+    """Prepares batches of one split on a pool of data workers, round robin.
 
-    def __init__(self, workers: Sequence, split: str, config: Config, on_bad_row: Callable[[BadRow], None]):
+    `bad_rows` are all known so far, each once, however often it is drawn: those the reader found, then those whose
+    pictures or length turn out unusable when they are prepared.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence,
+        split: str,
+        config: Config,
+        known_bad_rows: Sequence[BadRow],
+        on_bad_row: Callable[[BadRow], None],
+    ):
         self._turn = itertools.cycle(workers)
         self.split = split
         self.config = config
         self.on_bad_row = on_bad_row
-        self.bad_rows: list[BadRow] = []
-        self.num_prepared = 0
+        self.bad_rows: list[BadRow] = list(known_bad_rows)
+        self._num_known = len(known_bad_rows)
+        self._prepared: set[int] = set()
         self._pending: dict[tuple[int, ...], list] = {}
 
     def prefetch(self, indices: Sequence[int]) -> None:
@@ -37,7 +49,7 @@ class PromptLoader:
         refs = self._pending.pop(key)
         heads = fetch(refs[0], what=f"data worker preparing {self.split} rows", deadline_s=self.config.data.timeout_s)
         images, inputs = refs[1 : 1 + len(key)], refs[1 + len(key) :]
-        self.num_prepared += len(key)
+        self._prepared.update(key)
         prompts = []
         for head, image, input_ in zip(heads, images, inputs, strict=True):
             if isinstance(head, BadRow):
@@ -47,7 +59,10 @@ class PromptLoader:
         return prompts
 
     def _report(self, bad: BadRow) -> None:
+        if bad in self.bad_rows:
+            return
         self.bad_rows.append(bad)
         self.on_bad_row(bad)
-        if len(self.bad_rows) > 10:  # a rate over fewer rows says little
-            check_bad_fraction(self.split, self.bad_rows, self.num_prepared, self.config.data.max_bad_fraction)
+        found = self.bad_rows[self._num_known :]  # the reader has judged the rate of the others
+        if len(found) > 10:  # a rate over fewer rows says little
+            check_bad_fraction(self.split, found, len(self._prepared), self.config.data.max_bad_fraction)
