@@ -1,0 +1,171 @@
+"""Runs of the real program as processes of their own: started, watched, signalled, and looked at afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MARK = "MIXED_R1_RAY_TEST_RUN"  # every process of a run inherits it, whoever its parent is by then
+START_S = 600.0  # a start takes half a minute; a machine with much else to do, several
+TINY = (
+    "tiny.warm_start_steps=20",
+    "tiny.threads=1",
+    "tiny.train_per_type=64",
+    "tiny.eval_per_type=8",
+    "rollout.prompts_per_step=8",
+    "rollout.group_size=4",
+    "rollout.max_new_tokens=24",
+    "run.save_rollouts_every=1",
+    "cluster.num_cpus=2",
+)
+
+
+@dataclass
+class RealRun:
+    """One `python -m mixed_r1_ray.main`, under way or ended."""
+
+    folder: Path
+    process: subprocess.Popen
+    log: Path
+    mark: str
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def output(self) -> str:
+        """All it has printed so far, both streams."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def metrics(self) -> list[dict]:
+        """The finished lines of metrics.jsonl."""
+        file = self.folder / "metrics.jsonl"
+        content = file.read_text(encoding="utf-8") if file.exists() else ""
+        return [json.loads(line) for line in content[: content.rfind("\n") + 1].splitlines()]
+
+    def finish(self, timeout_s: float = START_S) -> int:
+        """Waits for its end and returns the exit code."""
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"not ended after {timeout_s:g} s:\n{self.output[-4000:]}") from None
+
+    def await_step(self, step: int, timeout_s: float = START_S) -> None:
+        """Returns once the metrics of `step` are written."""
+        self._await(lambda: any(line["step"] >= step for line in self.metrics()), f"step {step}", timeout_s)
+
+    def await_output(self, text: str, timeout_s: float = START_S) -> None:
+        """Returns once `text` has been printed."""
+        self._await(lambda: text in self.output, repr(text), timeout_s)
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does in a terminal: SIGINT to the whole foreground process group."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def processes(self) -> dict[int, str]:
+        """Command lines of all living processes of this run, by process id."""
+        return marked_processes(self.mark)
+
+    def leftovers(self, timeout_s: float = 30.0) -> dict[int, str]:
+        """Processes that outlive the run's end by more than `timeout_s`; none, if all is well."""
+        deadline = time.monotonic() + timeout_s
+        while (left := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return left
+
+    def _await(self, happened: Callable[[], bool], what: str, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not happened():
+            assert self.process.poll() is None, f"ended before {what}:\n{self.output[-4000:]}"
+            assert time.monotonic() < deadline, f"no {what} after {timeout_s:g} s:\n{self.output[-4000:]}"
+            time.sleep(0.02)
+
+
+def start_run(
+    folder: Path, cache: Path, *overrides: str, environment: dict[str, str] | None = None, size: Sequence[str] = TINY
+) -> RealRun:
+    """Starts the quickstart at a tiny size with `folder` as its run folder; `overrides` come last."""
+    command = [sys.executable, "-m", "mixed_r1_ray.main", "conf=quickstart", *size]
+    command += [f"run.dir={folder.parent}", f"run.name={folder.name}", f"tiny.cache_dir={cache}", *overrides]
+    mark = uuid.uuid4().hex
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    log = folder.parent / f"{folder.name}-{mark[:8]}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=run_environment(mark) | (environment or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return RealRun(folder, process, log, mark)
+
+
+def run_environment(mark: str) -> dict[str, str]:
+    """This process's environment without what would change a run, and with the mark."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "OMP_NUM_THREADS")}
+    path = os.pathsep.join(filter(None, (str(ROOT / "src"), os.environ.get("PYTHONPATH"))))
+    return inherited | {MARK: mark, "PYTHONPATH": path}
+
+
+def marked_processes(mark: str) -> dict[int, str]:
+    """Command lines of the living processes that carry `mark` in their environment, by process id."""
+    found = {}
+    sought = f"{MARK}={mark}".encode()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if sought in (entry / "environ").read_bytes().split(b"\0"):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # ended meanwhile, or not ours to read
+            continue
+    return found
+
+
+def end_marked_processes(mark: str) -> None:
+    """Kills what a test that failed would leave behind."""
+    for pid in marked_processes(mark):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+@contextmanager
+def memory_watched(run: RealRun, every_s: float = 0.5) -> Iterator[list[int]]:
+    """Collects, while the block runs, the bytes that all processes of `run` hold.
+
+    The sum of proportional set sizes counts a page that several share once, so the object store is in it once.
+    """
+    samples: list[int] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(every_s):
+            samples.append(sum(map(_proportional_set_size, run.processes())))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _proportional_set_size(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))

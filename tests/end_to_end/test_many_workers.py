@@ -1,0 +1,70 @@
+"""Two learner ranks, two engines and two reward workers do what one of each does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def doubled_run(finished):
+    """The plain run's first two steps on two of each actor."""
+    return finished(
+        "run.max_steps=2",
+        "run.checkpoint_every=1",
+        "run.keep_checkpoints=null",
+        "learner.num_workers=2",
+        "rollout.num_workers=2",
+        "reward.num_workers=2",
+        "data.num_workers=2",
+    )
+
+
+def rollouts(run, step: int) -> list[dict]:
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(run.folder / "rollouts" / f"step_{step:06d}.parquet").to_pylist()
+    return sorted(rows, key=lambda row: (row["prompt_id"], row["sample_index"]))
+
+
+def weights(run, step: int) -> dict:
+    from safetensors.torch import load_file
+
+    file: Path = run.folder / "checkpoints" / f"step_{step:06d}" / "policy" / "model.safetensors"
+    return load_file(file)
+
+
+def test_samples_do_not_depend_on_which_engine_made_them(plain_run, doubled_run):
+    keys = ("prompt_id", "sample_index", "response", "reward_total", "advantage")
+    one, two = ([[row[key] for key in keys] for row in rollouts(run, 1)] for run in (plain_run, doubled_run))
+    assert one == two
+
+
+def test_one_and_two_ranks_make_the_same_first_update(plain_run, doubled_run):
+    one, two = weights(plain_run, 1), weights(doubled_run, 1)
+    assert one.keys() == two.keys()
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) <= 1e-5
+
+
+def test_first_update_moves_the_weights(plain_run):
+    before, after = weights(plain_run, 1), weights(plain_run, 2)
+    assert max(float((before[name] - after[name]).abs().max()) for name in before) > 1e-5
+
+
+def test_gradient_norm_and_losses_are_the_same_on_one_and_two_ranks(plain_run, doubled_run):
+    one, two = (next(line for line in run.metrics() if "grad_norm" in line) for run in (plain_run, doubled_run))
+    for name in ("loss/policy", "grad_norm", "entropy", "kl/reference", "reward/mean", "length/response_tokens"):
+        assert one[name] == pytest.approx(two[name], rel=1e-5, abs=1e-6), name
+
+
+def test_every_rank_writes_its_share_of_the_checkpoint(doubled_run):
+    files = (doubled_run.folder / "checkpoints" / "step_000002").glob("optimizer-*")
+    assert sorted(file.name for file in files) == [
+        "optimizer-00000-of-00002.safetensors",
+        "optimizer-00001-of-00002.safetensors",
+    ]
+
+
+def test_two_of_each_end_with_no_process_left(doubled_run):
+    assert doubled_run.leftovers() == {}
