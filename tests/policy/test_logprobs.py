@@ -123,12 +123,36 @@ def test_a_group_scores_the_same_alone_and_among_others(case):
     torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=0)
 
 
-def test_text_alone_needs_no_pictures(case):
+@pytest.fixture(scope="module")
+def texts(case) -> Case:
+    """The groups without a picture."""
     text_only = [(p, r) for p, r in zip(case.prompts, case.responses, strict=True) if not p.pixels]
     prompts, responses = map(list, zip(*text_only, strict=True))
-    texts = Case(case.policy, prompts, responses)
+    return Case(case.policy, prompts, responses)
+
+
+def test_text_alone_needs_no_pictures(texts):
     with torch.no_grad():
         torch.testing.assert_close(packed(texts), plain(texts), atol=1e-5, rtol=0)
+
+
+def test_text_alone_keeps_the_vision_tower_in_the_graph_at_gradient_zero(texts):
+    """Ranks of ZeRO-3 gather weights in step: one that skipped the tower would hang those that see a picture."""
+    ours = gradients(texts.policy, packed(texts).sum())
+    theirs = gradients(texts.policy, plain(texts).sum())
+    assert ours.keys() == dict(texts.policy.model.named_parameters()).keys()
+    for name, gradient in ours.items():
+        if texts.policy.adapter.part_of(name) == "language":
+            torch.testing.assert_close(gradient, theirs[name], atol=1e-5, rtol=1e-4)
+        else:
+            assert not gradient.any(), name
+
+
+def test_an_image_token_without_any_picture_is_named(texts):
+    groups = pack(texts.prompts, texts.responses, texts.policy.adapter, texts.policy.model)
+    groups.input_ids[0, -1] = texts.policy.adapter.image_token_id
+    with pytest.raises(ValueError, match="1 image tokens in the prompts but 0 image features"):
+        texts.policy(groups)
 
 
 def test_several_tiles_a_picture_equal_plain_forwards(tiny_checkpoints):

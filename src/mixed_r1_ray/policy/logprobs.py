@@ -28,9 +28,7 @@ class PolicyModel(nn.Module):
 
         The distribution is the engine's: logits over temperature, media tokens banned. Entropy carries no gradient.
         """
-        embeddings = self.model.get_input_embeddings()(packed.input_ids)
-        if packed.pixels:
-            embeddings = self._insert_pictures(embeddings, packed)
+        embeddings = self._insert_pictures(self.model.get_input_embeddings()(packed.input_ids), packed)
         hidden = self.model.model.language_model(
             inputs_embeds=embeddings,
             attention_mask=packed.attention_mask,
@@ -41,11 +39,16 @@ class PolicyModel(nn.Module):
         return token_logprobs(logits, packed.target_ids, self.adapter.banned_token_ids, self.temperature)
 
     def _insert_pictures(self, embeddings: torch.Tensor, packed: PackedGroups) -> torch.Tensor:
+        """Without pictures a blank one is looked at in vain: ZeRO-3 gathers the tower's weights on all ranks or hangs."""
+        pixels = packed.pixels or self.adapter.blank_picture(self.model)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.train_vision):
-            features = self.adapter.image_features(self.model, packed.pixels).to(embeddings.dtype)
+            features = self.adapter.image_features(self.model, pixels).to(embeddings.dtype)
         placeholders = packed.input_ids == self.adapter.image_token_id
-        if int(placeholders.sum()) != len(features):
-            raise ValueError(f"{int(placeholders.sum())} image tokens in the prompts but {len(features)} image features")
+        found, expected = int(placeholders.sum()), len(features) if packed.pixels else 0
+        if found != expected:
+            raise ValueError(f"{found} image tokens in the prompts but {expected} image features")
+        if not packed.pixels:
+            return embeddings + 0.0 * features.sum()
         return embeddings.masked_scatter(placeholders.unsqueeze(-1), features)
 
 

@@ -90,6 +90,10 @@ class VLMAdapter(ABC):
         """Embeddings of all pictures in the order of their placeholders, (image tokens, H)."""
 
     @abstractmethod
+    def blank_picture(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """The smallest picture that the vision tower takes, all zeros."""
+
+    @abstractmethod
     def prompt_positions(
         self, model: nn.Module, input_ids: torch.Tensor, pixels: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, int]:

@@ -30,6 +30,12 @@ class InternVLAdapter(VLMAdapter):
         features = model.model.get_image_features(pixel_values=pixels["pixel_values"], return_dict=True)
         return features.pooler_output.flatten(0, 1)
 
+    def blank_picture(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        import torch
+
+        vision = model.config.vision_config
+        return {"pixel_values": torch.zeros(1, vision.num_channels, *vision.image_size, device=model.device)}
+
     def prompt_positions(
         self, model: nn.Module, input_ids: torch.Tensor, pixels: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, int]:

@@ -48,6 +48,16 @@ class Qwen2_5_VLAdapter(VLMAdapter):
         )
         return torch.cat(tuple(features.pooler_output))
 
+    def blank_picture(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        import torch
+
+        vision = model.config.vision_config
+        side, values = vision.spatial_merge_size, vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        return {
+            "pixel_values": torch.zeros(side * side, values, device=model.device),
+            "image_grid_thw": torch.tensor([[1, side, side]], device=model.device),
+        }
+
     def prompt_positions(
         self, model: nn.Module, input_ids: torch.Tensor, pixels: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, int]:
