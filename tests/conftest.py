@@ -15,7 +15,11 @@ settings.register_profile("project", deadline=None)  # a busy machine is not a f
 settings.load_profile("project")
 
 FAMILIES = ("internvl", "qwen2_5_vl")
-TEXTS = ("Where is the red circle? Give its box.", "What is the value of the blue bar?", "a red circle and a square")
+TEXTS = (
+    "Where is the red circle? Give its box.",
+    "What is the value of the blue bar?",
+    "a red circle and a square",
+)
 
 
 @pytest.fixture(scope="session")

@@ -58,11 +58,17 @@ def test_batch_carries_advantages_lengths_and_references_of_each_group():
     assert second.advantages[1] is None
     assert second.advantages[::2] == pytest.approx((0.707105, -0.707105), abs=1e-6)
     assert second.response_lengths == (6, 9, 1) and second.num_prompt_tokens == 10
-    assert (second.inputs, second.group, second.reference_logprobs) == ("inputs of b", "group of b", "reference of b")
+    assert (second.inputs, second.group, second.reference_logprobs) == (
+        "inputs of b",
+        "group of b",
+        "reference of b",
+    )
 
 
 def test_batch_counts_only_the_samples_that_enter_the_loss():
-    batch = make_batch(1, [experience("a", [1.0, None, 0.0], (3, 50, 2)), experience("b", [None], (70,))], AlgoConfig())
+    batch = make_batch(
+        1, [experience("a", [1.0, None, 0.0], (3, 50, 2)), experience("b", [None], (70,))], AlgoConfig()
+    )
     assert (batch.num_samples, batch.num_tokens) == (2, 5)
 
 
@@ -81,7 +87,9 @@ def test_unscored_samples_up_to_the_allowed_fraction_pass():
 
 def test_more_unscored_samples_stop_with_step_numbers_key_and_a_cause():
     groups = [experience("a", [1.0, 0.0], (1, 1)), experience("b", [None, 1.0], (1, 1))]
-    with pytest.raises(UserError, match=r"step 3: 1 of 4 .*reward\.max_unscored_fraction.* 10%.*b: worker died"):
+    with pytest.raises(
+        UserError, match=r"step 3: 1 of 4 .*reward\.max_unscored_fraction.* 10%.*b: worker died"
+    ):
         check_unscored(3, groups, allowed=0.1)
 
 
@@ -139,7 +147,9 @@ def test_references_take_turns_and_each_group_keeps_its_own_answer():
     scorer = Scorer(Rewards(), actors, 1.0)
     collected = scorer.collect(scorer.submit_all(map(finished, "cab")))
     assert {number for number, _, _ in asked} == {0, 1}
-    assert [(inputs, group) for _, inputs, group in asked] == [(f"inputs of {n}", f"group of {n}") for n in "cab"]
+    assert [(inputs, group) for _, inputs, group in asked] == [
+        (f"inputs of {n}", f"group of {n}") for n in "cab"
+    ]
     assert [part.reference_logprobs for part in collected] == ["logprobs 2", "logprobs 3", "logprobs 1"]
 
 
@@ -152,7 +162,10 @@ def test_evaluation_asks_no_reference():
 def test_reference_answers_are_awaited_by_name_and_deadline(monkeypatch):
     waited = {}
     monkeypatch.setattr(module, "wait_for", lambda refs, **how: waited.update(refs=refs, **how))
-    groups = [experience("a", [1.0], (1,)), Experience(prompt("b"), finished("b").info, "g", (reward(1.0),), None)]
+    groups = [
+        experience("a", [1.0], (1,)),
+        Experience(prompt("b"), finished("b").info, "g", (reward(1.0),), None),
+    ]
     Scorer(Rewards(), [], 12.0).await_references(groups, step=5)
     assert waited["refs"] == ["reference of a"]
     assert "step 5" in waited["what"] and waited["deadline_s"] == 12.0
@@ -168,7 +181,9 @@ def test_metrics_get_what_was_scored_and_how_long_it_was():
 def test_rollout_log_has_a_row_a_response_beside_its_reward_and_advantage(monkeypatch):
     def rollout(index, versions):
         zeros = np.zeros(len(versions), np.float32)
-        return Rollout(index, zeros.astype(np.int32), zeros, np.array(versions, np.int32), f"text {index}", index == 0)
+        return Rollout(
+            index, zeros.astype(np.int32), zeros, np.array(versions, np.int32), f"text {index}", index == 0
+        )
 
     group = Group("a", np.arange(10), (rollout(0, [4, 4, 5]), rollout(1, [5] * 5)))
     monkeypatch.setattr(module, "fetch", lambda refs, **_: [{"group of a": group}[ref] for ref in refs])
@@ -176,5 +191,10 @@ def test_rollout_log_has_a_row_a_response_beside_its_reward_and_advantage(monkey
     first, second = rollout_rows(experiences, make_batch(2, experiences, AlgoConfig()))
     assert (first.response, first.reward_total, first.advantage, first.finished) == ("text 0", 1.0, 0.0, True)
     assert (first.weight_version_oldest, first.weight_version_newest) == (4, 5)
-    assert (second.sample_index, second.reward_total, second.advantage, second.finished) == (1, None, None, False)
+    assert (second.sample_index, second.reward_total, second.advantage, second.finished) == (
+        1,
+        None,
+        None,
+        False,
+    )
     assert (second.response_tokens, second.prompt_tokens, second.reward_detail) == (5, 10, "a: worker died")

@@ -50,8 +50,11 @@ def test_equal_prompt_tokens_pass_whatever_their_integer_type():
 
 
 @pytest.mark.parametrize(
-    ("engine", "trainer", "first"), [([1, 2, 3], [1, 9, 3], 1), ([1, 2], [1, 2, 3], 2), ([], [1], 0), ([4, 5], [4], 1)]
+    ("engine", "trainer", "first"),
+    [([1, 2, 3], [1, 9, 3], 1), ([1, 2], [1, 2, 3], 2), ([], [1], 0), ([4, 5], [4], 1)],
 )
 def test_differing_prompt_tokens_name_prompt_first_difference_and_lengths(engine, trainer, first):
-    with pytest.raises(NumericsError, match=rf"'p7'.*from token {first} on \({len(engine)} and {len(trainer)} tokens\)"):
+    with pytest.raises(
+        NumericsError, match=rf"'p7'.*from token {first} on \({len(engine)} and {len(trainer)} tokens\)"
+    ):
         GUARD.check_prompt_ids("p7", np.array(engine, np.int32), np.array(trainer, np.int64))

@@ -86,7 +86,13 @@ def test_unknown_scale_is_refused_with_the_valid_ones():
 
 @pytest.mark.parametrize(
     ("group", "flat"),
-    [([1, 1], True), ([None, 0.5], True), ([None], True), ([0.5, None, 0.5 + 1e-15], True), ([1, None, 0], False)],
+    [
+        ([1, 1], True),
+        ([None, 0.5], True),
+        ([None], True),
+        ([0.5, None, 0.5 + 1e-15], True),
+        ([1, None, 0], False),
+    ],
 )
 def test_zero_variance_looks_at_scored_samples_only(group, flat):
     assert has_zero_variance(group) is flat

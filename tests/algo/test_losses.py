@@ -14,7 +14,13 @@ from mixed_r1_ray.algo.losses import RECIPES, grpo_loss, sequence_mean_token_mea
 
 def token_loss(ratio: float, advantage: float, low: float = 0.2, high: float = 0.2):
     logprob = torch.tensor([math.log(ratio)], dtype=torch.float64)
-    return grpo_loss(logprob, torch.zeros(1, dtype=torch.float64), torch.tensor([advantage], dtype=torch.float64), low, high)
+    return grpo_loss(
+        logprob,
+        torch.zeros(1, dtype=torch.float64),
+        torch.tensor([advantage], dtype=torch.float64),
+        low,
+        high,
+    )
 
 
 def test_golden_ratios_with_asymmetric_clip():
@@ -57,7 +63,9 @@ def test_on_policy_gradient_is_minus_the_advantage():
 
 
 def test_golden_aggregation_is_the_mean_over_sequences_of_token_means():
-    losses = torch.tensor([1.0, 2.0, 4.0, 5.0, 6.0])  # [[1, 2, 3], [4, 5, 6]] under mask [[1, 1, 0], [1, 1, 1]]
+    losses = torch.tensor(
+        [1.0, 2.0, 4.0, 5.0, 6.0]
+    )  # [[1, 2, 3], [4, 5, 6]] under mask [[1, 1, 0], [1, 1, 1]]
     weights = sequence_mean_token_mean(torch.tensor([2, 3]), num_samples=2)
     assert (losses * weights).sum().item() == pytest.approx(3.25)
 

@@ -65,7 +65,9 @@ def test_cmyk_jpeg_keeps_its_colours():
     assert np.abs(pixel - RED).max() < 10
 
 
-@pytest.mark.parametrize(("file_format", "mode"), [("PNG", "I;16"), ("TIFF", "I;16"), ("TIFF", "I;16B"), ("PPM", "I")])
+@pytest.mark.parametrize(
+    ("file_format", "mode"), [("PNG", "I;16"), ("TIFF", "I;16"), ("TIFF", "I;16B"), ("PPM", "I")]
+)
 def test_sixteen_bit_grey_is_scaled_not_clipped(file_format, mode):
     values = np.array([[0, 257 * 64, 257 * 128, 65535]])
     picture = Image.new(mode, (4, 1))
@@ -95,7 +97,11 @@ def test_transparency_is_laid_on_white():
 
 
 def test_half_transparent_colour_is_mixed_with_white():
-    assert decode_image(encoded(Image.new("RGBA", (1, 1), (255, 0, 0, 128))))[0, 0].tolist() == [255, 127, 127]
+    assert decode_image(encoded(Image.new("RGBA", (1, 1), (255, 0, 0, 128))))[0, 0].tolist() == [
+        255,
+        127,
+        127,
+    ]
 
 
 def test_grey_with_alpha_is_laid_on_white():
@@ -157,7 +163,12 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("side", [8193, 20_000, 60_000])

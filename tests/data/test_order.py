@@ -35,7 +35,9 @@ def test_no_batch_repeats_a_row_also_where_it_spans_two_epochs(order):
 @given(orders(), st.lists(st.integers(1, 300), min_size=1, max_size=8))
 def test_a_step_has_the_same_rows_whichever_steps_were_asked_before(order, steps):
     asked = [order.batch(step) for step in steps]
-    fresh = [BatchOrder(order.reward_types.tolist(), order.batch_size, order.seed).batch(step) for step in steps]
+    fresh = [
+        BatchOrder(order.reward_types.tolist(), order.batch_size, order.seed).batch(step) for step in steps
+    ]
     assert asked == fresh
 
 

@@ -47,7 +47,14 @@ def test_records_come_back_as_they_were_written(tmp_path):
     written = [
         GOOD,
         replace(GOOD, id="choice", choices=("a cat", "a dog"), answer="B", images=(), image_sizes=()),
-        replace(GOOD, id="box", reward_type="iou", answer="[[1, 2, 30, 20]]", images=(b"x",), image_sizes=((40, 30),)),
+        replace(
+            GOOD,
+            id="box",
+            reward_type="iou",
+            answer="[[1, 2, 30, 20]]",
+            images=(b"x",),
+            image_sizes=((40, 30),),
+        ),
         replace(GOOD, id="chart", reward_type="chart", answer="12.5"),
         replace(GOOD, id="caption", reward_type="open_ended", answer="a red circle ü"),
     ]
@@ -64,7 +71,11 @@ def test_shards_of_a_folder_are_read_in_name_order_and_rows_know_their_place(tmp
     (tmp_path / "notes.txt").write_text("not a shard")
     table = RecordTable(str(tmp_path), 0.0)
     assert [row.record_id for row in table.rows] == ["r0", "r1", "r2", "r3", "r4"]
-    assert [table.where(index) for index in (0, 2, 4)] == [("a.parquet", 0), ("a.parquet", 2), ("b.parquet", 1)]
+    assert [table.where(index) for index in (0, 2, 4)] == [
+        ("a.parquet", 0),
+        ("a.parquet", 2),
+        ("b.parquet", 1),
+    ]
     assert table.record(4).id == "r4"
 
 
@@ -77,7 +88,11 @@ def test_bad_rows_leave_the_numbering_of_the_others_right(tmp_path):
     assert [str(bad) for bad in table.bad_rows] == ["a.parquet, row 1, question: is empty"]
 
 
-BOX = {"reward_type": "iou", "images": [{"bytes": b"x", "path": None}], "image_sizes": [{"width": 40, "height": 30}]}
+BOX = {
+    "reward_type": "iou",
+    "images": [{"bytes": b"x", "path": None}],
+    "image_sizes": [{"width": 40, "height": 30}],
+}
 SIZE = {"width": 40, "height": 30}
 
 
@@ -94,7 +109,11 @@ SIZE = {"width": 40, "height": 30}
         ({"reward_type": None}, "reward_type", "None is none of"),
         ({"images": None}, "images", "null"),
         ({"images": [None, None]}, "images", "picture 0 holds no bytes"),
-        ({"images": [{"bytes": b"x"}, {"bytes": None, "path": "b.png"}]}, "images", "picture 1 holds no bytes"),
+        (
+            {"images": [{"bytes": b"x"}, {"bytes": None, "path": "b.png"}]},
+            "images",
+            "picture 1 holds no bytes",
+        ),
         ({"images": [{"bytes": b""}] * 2}, "images", "picture 0 holds no bytes"),
         ({"image_sizes": [SIZE]}, "image_sizes", "1 entries for 2 pictures"),
         ({"image_sizes": [SIZE, None]}, "image_sizes", "no sizes"),

@@ -19,7 +19,9 @@ def test_loads_the_saved_weights_of_both_families(checkpoint):
     saved = load_file(f"{checkpoint}/model.safetensors")  # its names are the hub's, not the class's
     loaded = dict(policy.model.named_parameters())
     assert len(loaded) == len(saved)
-    assert {value.sum().item() for value in loaded.values()} == {value.sum().item() for value in saved.values()}
+    assert {value.sum().item() for value in loaded.values()} == {
+        value.sum().item() for value in saved.values()
+    }
     assert policy.temperature == 0.7 and policy.train_vision
 
 
@@ -47,7 +49,11 @@ def test_freezing_takes_exactly_the_named_parts(checkpoint, freeze, trained, vis
 
 def test_parts_are_where_the_model_keeps_them(checkpoint):
     policy = load_policy(ModelConfig(path=checkpoint), temperature=1.0)
-    tower = policy.model.model.vision_tower if policy.adapter.model_type == "internvl" else policy.model.model.visual
+    tower = (
+        policy.model.model.vision_tower
+        if policy.adapter.model_type == "internvl"
+        else policy.model.model.visual
+    )
     inside = {id(parameter) for parameter in tower.parameters()}
     language = {id(parameter) for parameter in policy.model.model.language_model.parameters()}
     language |= {id(parameter) for parameter in policy.model.lm_head.parameters()}

@@ -15,7 +15,12 @@ from mixed_r1_ray.policy.packing import pack
 from mixed_r1_ray.types import PromptInputs
 
 TEMPERATURE = 0.8
-PICTURE_SIZES = [[(112, 112)], [(60, 100), (112, 40)], [], [(30, 30), (112, 112), (90, 57)]]  # a list a prompt
+PICTURE_SIZES = [
+    [(112, 112)],
+    [(60, 100), (112, 40)],
+    [],
+    [(30, 30), (112, 112), (90, 57)],
+]  # a list a prompt
 
 
 @dataclass
@@ -60,9 +65,15 @@ def plain_logprobs(policy: PolicyModel, prompt: PromptInputs, response: np.ndarr
     logits = policy.model(input_ids=input_ids, attention_mask=attention, use_cache=False, **inputs).logits[0]
     logits = logits[len(prompt.input_ids) - 1 : -1]
     biased = torch.stack(
-        [logits[:, v] - (100.0 if v in policy.adapter.banned_token_ids else 0.0) for v in range(logits.shape[1])], dim=1
+        [
+            logits[:, v] - (100.0 if v in policy.adapter.banned_token_ids else 0.0)
+            for v in range(logits.shape[1])
+        ],
+        dim=1,
     )
-    return (biased / TEMPERATURE).log_softmax(-1)[torch.arange(len(response)), torch.from_numpy(response).long()]
+    return (biased / TEMPERATURE).log_softmax(-1)[
+        torch.arange(len(response)), torch.from_numpy(response).long()
+    ]
 
 
 def plain(case: Case) -> torch.Tensor:
@@ -83,7 +94,11 @@ def packed(case: Case) -> torch.Tensor:
 def gradients(policy: PolicyModel, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     policy.zero_grad()
     loss.backward()
-    return {name: parameter.grad for name, parameter in policy.model.named_parameters() if parameter.grad is not None}
+    return {
+        name: parameter.grad
+        for name, parameter in policy.model.named_parameters()
+        if parameter.grad is not None
+    }
 
 
 def test_log_probabilities_equal_plain_forwards(case):
@@ -99,14 +114,19 @@ def test_gradients_equal_plain_forwards_vision_tower_included(case):
     assert {case.policy.adapter.part_of(name) for name in ours} == {"vision", "projector", "language"}
     for name, gradient in theirs.items():
         scale = max(1.0, gradient.abs().max().item())
-        torch.testing.assert_close(ours[name], gradient, atol=1e-5 * scale, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            ours[name], gradient, atol=1e-5 * scale, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
     assert max(g.abs().max() for n, g in theirs.items() if case.policy.adapter.part_of(n) == "vision") > 1e-3
 
 
 def test_pictures_matter(case):
     """The comparison would also hold for a forward that ignores pictures; this one does not."""
     darker = [
-        PromptInputs(prompt.input_ids, {name: a * 0.5 if a.dtype == np.float32 else a for name, a in prompt.pixels.items()})
+        PromptInputs(
+            prompt.input_ids,
+            {name: a * 0.5 if a.dtype == np.float32 else a for name, a in prompt.pixels.items()},
+        )
         for prompt in case.prompts
     ]
     with torch.no_grad():
@@ -119,7 +139,9 @@ def test_pictures_matter(case):
 def test_a_group_scores_the_same_alone_and_among_others(case):
     with torch.no_grad():
         together = packed(case)
-        alone = [packed(Case(case.policy, [p], [r])) for p, r in zip(case.prompts, case.responses, strict=True)]
+        alone = [
+            packed(Case(case.policy, [p], [r])) for p, r in zip(case.prompts, case.responses, strict=True)
+        ]
     torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=0)
 
 
@@ -195,7 +217,9 @@ def test_entropy_carries_no_gradient_and_log_probabilities_do():
 
 
 def test_gradient_of_token_logprobs_matches_finite_differences():
-    logits = torch.randn(2, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    logits = torch.randn(
+        2, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True
+    )
 
     def chosen(values):
         return token_logprobs(values, torch.tensor([1, 4]), (0, 5), temperature=0.7)[0]

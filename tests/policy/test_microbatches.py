@@ -53,7 +53,9 @@ def planned_samples(plan: list[list[Microbatch]]) -> Counter:
 
 samples = st.tuples(st.integers(1, 60), st.none() | st.floats(-2, 2))
 batches = (
-    st.lists(st.tuples(st.integers(1, 80), st.lists(samples, min_size=1, max_size=8)), min_size=1, max_size=12)
+    st.lists(
+        st.tuples(st.integers(1, 80), st.lists(samples, min_size=1, max_size=8)), min_size=1, max_size=12
+    )
     .map(train_batch)
     .filter(lambda batch: batch.num_samples > 0)
 )
@@ -75,7 +77,9 @@ def test_all_ranks_have_the_same_number_of_microbatches(batch, num_ranks, max_to
 
 @given(batches, ranks, budgets)
 def test_padded_size_keeps_the_budget_unless_one_sample_alone_exceeds_it(batch, num_ranks, max_tokens):
-    for microbatch in (microbatch for rank in plan_microbatches(batch, num_ranks, max_tokens) for microbatch in rank):
+    for microbatch in (
+        microbatch for rank in plan_microbatches(batch, num_ranks, max_tokens) for microbatch in rank
+    ):
         padded = max(row.num_tokens for row in microbatch.rows) * len(microbatch.rows)
         alone = len(microbatch.rows) == 1 and len(microbatch.rows[0].samples) == 1
         assert padded <= max_tokens or alone or microbatch.filler
@@ -83,10 +87,14 @@ def test_padded_size_keeps_the_budget_unless_one_sample_alone_exceeds_it(batch, 
 
 @given(batches, ranks, budgets)
 def test_rows_count_their_prompt_once_and_their_responses(batch, num_ranks, max_tokens):
-    for microbatch in (microbatch for rank in plan_microbatches(batch, num_ranks, max_tokens) for microbatch in rank):
+    for microbatch in (
+        microbatch for rank in plan_microbatches(batch, num_ranks, max_tokens) for microbatch in rank
+    ):
         for row in microbatch.rows:
             group = batch.groups[row.group]
-            assert row.num_tokens == group.num_prompt_tokens + sum(group.response_lengths[i] for i in row.samples)
+            assert row.num_tokens == group.num_prompt_tokens + sum(
+                group.response_lengths[i] for i in row.samples
+            )
 
 
 @given(batches, ranks, budgets)
@@ -97,7 +105,10 @@ def test_plan_is_the_same_on_every_rank_and_call(batch, num_ranks, max_tokens):
 @given(batches, ranks)
 def test_no_rank_carries_more_than_its_share_and_one_row(batch, num_ranks):
     plan = plan_microbatches(batch, num_ranks, max_tokens=10_000)
-    loads = [sum(row.num_tokens for microbatch in rank if not microbatch.filler for row in microbatch.rows) for rank in plan]
+    loads = [
+        sum(row.num_tokens for microbatch in rank if not microbatch.filler for row in microbatch.rows)
+        for rank in plan
+    ]
     longest = max(row.num_tokens for rank in plan for microbatch in rank for row in microbatch.rows)
     assert max(loads) - min(loads) <= longest
 
@@ -109,7 +120,9 @@ def test_fewer_groups_than_ranks_keeps_idle_ranks_in_step_with_fillers():
 
 
 def test_group_larger_than_the_budget_is_cut_between_samples():
-    plan = plan_microbatches(train_batch([(10, [(20, 1.0), (20, 0.5), (20, -1.0)])]), num_ranks=1, max_tokens=50)
+    plan = plan_microbatches(
+        train_batch([(10, [(20, 1.0), (20, 0.5), (20, -1.0)])]), num_ranks=1, max_tokens=50
+    )
     assert sorted(row.samples for microbatch in plan[0] for row in microbatch.rows) == [(0, 1), (2,)]
 
 

@@ -37,11 +37,19 @@ def response(*token_ids: int) -> np.ndarray:
 
 def test_two_rows_of_different_length_are_laid_out_as_the_docstring_draws_them():
     packed = pack(
-        [prompt(7, 8, 9), prompt(5)], [[response(11, 12), response(21)], [response(31)]], OneAxisAdapter(), None
+        [prompt(7, 8, 9), prompt(5)],
+        [[response(11, 12), response(21)], [response(31)]],
+        OneAxisAdapter(),
+        None,
     )
     assert packed.input_ids.tolist() == [[7, 8, 9, 11, 12, 21], [5, 31, 0, 0, 0, 0]]
     assert packed.position_ids.tolist() == [[[0, 1, 2, 3, 4, 3], [0, 1, 0, 0, 0, 0]]]
-    assert packed.source_index.tolist() == [2, 3, 2, 6]  # first tokens are predicted by the prompt's last state
+    assert packed.source_index.tolist() == [
+        2,
+        3,
+        2,
+        6,
+    ]  # first tokens are predicted by the prompt's last state
     assert packed.target_ids.tolist() == [11, 12, 21, 31]
     assert packed.response_lengths.tolist() == [2, 1, 1]
     assert packed.pixels == {}
@@ -62,13 +70,18 @@ def test_mask_of_a_small_row_is_the_one_written_by_hand():
 
 @given(
     st.lists(
-        st.tuples(st.integers(1, 6), st.lists(st.integers(1, 5), min_size=1, max_size=4)), min_size=1, max_size=3
+        st.tuples(st.integers(1, 6), st.lists(st.integers(1, 5), min_size=1, max_size=4)),
+        min_size=1,
+        max_size=3,
     )
 )
 def test_each_token_sees_exactly_what_it_would_see_alone(rows):
     prompts = [prompt(*range(100 * b, 100 * b + length)) for b, (length, _) in enumerate(rows)]
     responses = [
-        [response(*range(1000 * b + 100 * i + 50, 1000 * b + 100 * i + 50 + length)) for i, length in enumerate(lengths)]
+        [
+            response(*range(1000 * b + 100 * i + 50, 1000 * b + 100 * i + 50 + length))
+            for i, length in enumerate(lengths)
+        ]
         for b, (_, lengths) in enumerate(rows)
     ]
     packed = pack(prompts, responses, OneAxisAdapter(), None)

@@ -23,10 +23,14 @@ class Tokens:
     rollout_logprobs: torch.Tensor
 
 
-def add(statistics: StepStatistics, differences: list[list[float]], prompt_ids: list[str], kl: bool = True) -> None:
+def add(
+    statistics: StepStatistics, differences: list[list[float]], prompt_ids: list[str], kl: bool = True
+) -> None:
     """One microbatch of one list of (trainer - engine) differences a response; every other number is a constant."""
     flat = torch.tensor([value for response in differences for value in response])
-    tokens = Tokens(prompt_ids, torch.tensor([len(response) for response in differences]), torch.full_like(flat, -1.0))
+    tokens = Tokens(
+        prompt_ids, torch.tensor([len(response) for response in differences]), torch.full_like(flat, -1.0)
+    )
     statistics.add(
         tokens,
         weights=torch.full_like(flat, 0.1),

@@ -25,13 +25,21 @@ from mixed_r1_ray.types import Group, SamplingConfig
 
 TEMPERATURE = 0.8
 SAMPLING = SamplingConfig(num_samples=4, max_new_tokens=16, temperature=TEMPERATURE)
-PICTURES = [[(112, 112)], [], [(60, 100), (112, 40)], [(224, 112)], [(57, 90)]]  # (width, height), a list a prompt
+PICTURES = [
+    [(112, 112)],
+    [],
+    [(60, 100), (112, 40)],
+    [(224, 112)],
+    [(57, 90)],
+]  # (width, height), a list a prompt
 
 
 def configuration(path: str) -> Config:
     config = Config()
     config.model.path = path
-    config.model.max_tiles = 3 if "internvl" in path else None  # tiles and a thumbnail; both are off in the checkpoint
+    config.model.max_tiles = (
+        3 if "internvl" in path else None
+    )  # tiles and a thumbnail; both are off in the checkpoint
     config.model.max_pixels = 6000 if "qwen" in path else None  # below the checkpoint's own
     config.rollout.temperature = TEMPERATURE
     config.run.seed = 5
@@ -48,7 +56,9 @@ def make_requests(engine: Engine) -> list[EngineRequest]:
     return requests
 
 
-def mismatch(engine: Engine, policy: PolicyModel, requests: list[EngineRequest], groups: list[Group]) -> float:
+def mismatch(
+    engine: Engine, policy: PolicyModel, requests: list[EngineRequest], groups: list[Group]
+) -> float:
     """Largest |engine - trainer| log-probability; all groups are packed together. Asserts equal prompt tokens."""
     inputs = {request.prompt_id: engine.adapter.encode(request.text, request.images) for request in requests}
     for group in groups:
@@ -88,14 +98,19 @@ def raise_media_logits(policy: PolicyModel) -> None:
         head[banned] = 20 * head[10 : 10 + len(banned)]
 
 
-def share_of_media_without_ban(policy: PolicyModel, requests: list[EngineRequest], groups: list[Group]) -> float:
+def share_of_media_without_ban(
+    policy: PolicyModel, requests: list[EngineRequest], groups: list[Group]
+) -> float:
     """Mean probability that the model itself gives media tokens where the engine sampled others.
 
     The ban divides what is left by its sum: p(token | ban) = p(token) / (1 - p(media)).
     """
     packed = pack(
         [policy.adapter.encode(request.text, request.images) for request in requests],
-        [[rollout.token_ids for rollout in group.rollouts] for group in sorted(groups, key=lambda group: group.prompt_id)],
+        [
+            [rollout.token_ids for rollout in group.rollouts]
+            for group in sorted(groups, key=lambda group: group.prompt_id)
+        ],
         policy.adapter,
         policy.model,
     )
@@ -140,7 +155,9 @@ def measure(path: str) -> dict:
         "initial": tokens(groups),
         "mismatch_initial": mismatch(engine, policy, requests, groups),
         "image_tokens": {
-            request.prompt_id: engine.adapter.num_image_tokens(engine.adapter.encode(request.text, request.images))
+            request.prompt_id: engine.adapter.num_image_tokens(
+                engine.adapter.encode(request.text, request.images)
+            )
             for request in requests
         },
         "again": tokens(generate()),
@@ -148,7 +165,9 @@ def measure(path: str) -> dict:
         "alone": {key: value for request in requests for key, value in tokens(generate([request])).items()},
         "next_step": tokens(generate(step=2)),
         "greedy": tokens(generate(sampling=SamplingConfig(1, 16, TEMPERATURE, greedy=True))),
-        "greedy_next_step": tokens(generate(sampling=SamplingConfig(1, 16, TEMPERATURE, greedy=True), step=2)),
+        "greedy_next_step": tokens(
+            generate(sampling=SamplingConfig(1, 16, TEMPERATURE, greedy=True), step=2)
+        ),
     }
 
     perturb(policy)

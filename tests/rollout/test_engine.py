@@ -29,7 +29,9 @@ def measured(family, checkpoint, tmp_path_factory) -> dict:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     if process.returncode:
-        pytest.fail(f"engine session ended with {process.returncode}:\n{process.stderr[-1500:]}", pytrace=False)
+        pytest.fail(
+            f"engine session ended with {process.returncode}:\n{process.stderr[-1500:]}", pytrace=False
+        )
     return json.loads(result.read_text())
 
 

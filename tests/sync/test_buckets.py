@@ -21,7 +21,9 @@ def test_every_parameter_goes_once_in_order_and_no_bucket_overflows(sizes, limit
 
 @given(sizes, st.integers(1, 100))
 def test_neighbouring_buckets_would_not_fit_into_one(sizes, limit):
-    buckets = list(to_buckets([(str(n), size) for n, size in enumerate(sizes)], size=lambda size: size, limit=limit))
+    buckets = list(
+        to_buckets([(str(n), size) for n, size in enumerate(sizes)], size=lambda size: size, limit=limit)
+    )
     for bucket, following in zip(buckets, buckets[1:], strict=False):
         assert sum(size for _, size in bucket) + following[0][1] > limit
 

@@ -58,7 +58,9 @@ def test_max_tiles_bounds_the_tiles_of_a_picture(path, size, max_tiles, tiles):
 
 def test_encoded_prompt_is_the_processors_own_chat_encoding(adapter):
     pictures = [picture(112, 112), picture(40, 90)]
-    content = [{"type": "image", "image": image} for image in pictures] + [{"type": "text", "text": "Where is it?"}]
+    content = [{"type": "image", "image": image} for image in pictures] + [
+        {"type": "text", "text": "Where is it?"}
+    ]
     expected = adapter.processor.apply_chat_template(
         [{"role": "user", "content": content}],
         tokenize=True,

@@ -45,7 +45,9 @@ def test_prompt_text_has_one_placeholder_a_picture_and_encode_expands_each(adapt
 
 def test_encoded_prompt_is_the_processors_own_chat_encoding(adapter):
     pictures = [picture(112, 112), picture(40, 90)]
-    content = [{"type": "image", "image": image} for image in pictures] + [{"type": "text", "text": "Where is it?"}]
+    content = [{"type": "image", "image": image} for image in pictures] + [
+        {"type": "text", "text": "Where is it?"}
+    ]
     expected = adapter.processor.apply_chat_template(
         [{"role": "user", "content": content}],
         tokenize=True,
@@ -73,7 +75,9 @@ def test_banned_tokens_are_the_media_tokens_and_nothing_a_policy_may_say(adapter
     media = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
     banned = Qwen2_5_VLAdapter(processor, vocabulary["<|image_pad|>"], adapter.config).banned_token_ids
     assert set(banned) == {vocabulary[token] for token in media}
-    said = "<think>\nThe box (a) image_pad.</think><answer>[10, 20, 30, 40]</answer><|end|>" + "".join(sayable)
+    said = "<think>\nThe box (a) image_pad.</think><answer>[10, 20, 30, 40]</answer><|end|>" + "".join(
+        sayable
+    )
     assert not set(banned) & set(processor.tokenizer(said)["input_ids"])
 
 
@@ -83,11 +87,18 @@ def full_size(adapter):
     from transformers import Qwen2VLImageProcessor
 
     processor = copy.deepcopy(adapter.processor)
-    processor.image_processor = Qwen2VLImageProcessor(size={"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 16384})
+    processor.image_processor = Qwen2VLImageProcessor(
+        size={"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 16384}
+    )
     return lambda **limits: Qwen2_5_VLAdapter(processor, adapter.image_token_id, ModelConfig(**limits))
 
 
-LIMITS = [{}, {"max_pixels": 200_000}, {"min_pixels": 500_000}, {"min_pixels": 100_000, "max_pixels": 300_000}]
+LIMITS = [
+    {},
+    {"max_pixels": 200_000},
+    {"min_pixels": 500_000},
+    {"min_pixels": 100_000, "max_pixels": 300_000},
+]
 
 
 @pytest.mark.parametrize("limits", LIMITS, ids=str)
@@ -105,7 +116,10 @@ def test_box_frames_worked_out_by_hand(full_size):
     frame = full_size().box_frame(640, 480)
     assert (frame.width, frame.height) == (644, 476)  # 22.86 -> 23 and 17.14 -> 17 times 28
     frame = full_size(max_pixels=200_000).box_frame(640, 480)
-    assert (frame.width, frame.height) == (504, 364)  # each side over sqrt(307200 / 200000) = 1.239, rounded down
+    assert (frame.width, frame.height) == (
+        504,
+        364,
+    )  # each side over sqrt(307200 / 200000) = 1.239, rounded down
 
 
 def test_too_long_a_picture_is_refused_in_words(adapter):
@@ -124,7 +138,9 @@ def test_positions_of_two_pictures_among_text_are_those_of_mrope(path, adapter):
     while index < len(inputs.input_ids):
         if inputs.input_ids[index] == adapter.image_token_id:
             rows, columns = next(grids)
-            expected += [(start, start + row, start + column) for row in range(rows) for column in range(columns)]
+            expected += [
+                (start, start + row, start + column) for row in range(rows) for column in range(columns)
+            ]
             start, index = start + max(rows, columns), index + rows * columns
         else:
             expected.append((start, start, start))
