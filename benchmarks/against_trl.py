@@ -8,7 +8,8 @@ steps: measured ones. trl_threads (all cores) and trl_microbatch (64 samples) tu
 
 Needs `pip install trl==1.16.0`. Same checkpoint, prompts in the same order, groups of 8, temperature 1, KL weight 0.04,
 float32, rewards, optimizer settings; each side may use every core. The sides take turns, step by step. The ratio is that
-of their median step times; on a machine that does other work as well, compare the fastest steps, printed beside it.
+of their median step times. Where the machine has other work as well, look at CPU seconds, with trl_threads=1: threads
+that wait for each other spin.
 """
 
 from __future__ import annotations
@@ -79,16 +80,18 @@ def _take_turns(loop: Loop, trl: Process, steps: int, case: str) -> None:
         ("TRL", theirs, [length for step in theirs for length in step.lengths]),
     ):
         assert len(lengths) == steps * samples, f"{name} trained on {len(lengths)} samples, not {steps * samples}"
-        seconds, quantiles = median(step.seconds for step in side), np.percentile(lengths, (5, 50, 95))
+        seconds, cpu_seconds = (median(getattr(step, kind) for step in side) for kind in ("seconds", "cpu_seconds"))
+        quantiles = "/".join(f"{value:.0f}" for value in np.percentile(lengths, (5, 50, 95)))
         print(
-            f"{name:5}{samples / seconds:7.1f} samples/s  {seconds:6.2f} s a step  response tokens: mean "
-            f"{np.mean(lengths):.1f}, 5/50/95 % {'/'.join(f'{value:.0f}' for value in quantiles)}"
+            f"{name:5}{samples / seconds:7.1f} samples/s  {seconds:6.2f} s and {cpu_seconds:.2f} CPU s a step  "
+            f"response tokens: mean {np.mean(lengths):.1f}, 5/50/95 % {quantiles}"
         )
-    typical, fastest = (
-        statistic(step.seconds for step in theirs) / statistic(step.seconds for step in ours)
-        for statistic in (median, min)
-    )
-    print(f"{case}: ours / TRL = {typical:.2f} by median steps, {fastest:.2f} by the fastest ones")
+    print(f"{case}: ours / TRL = {_ratio(theirs, ours, 'seconds'):.2f} by time, ", end="")
+    print(f"{_ratio(theirs, ours, 'cpu_seconds'):.2f} by CPU seconds")
+
+
+def _ratio(one: list, other: list, kind: str) -> float:
+    return median(getattr(step, kind) for step in one) / median(getattr(step, kind) for step in other)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import psutil
+
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.config_load import load_config
 from mixed_r1_ray.environment import prepare_environment
@@ -23,9 +25,10 @@ def benchmark_config(settings: Sequence[str]) -> Config:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step took and made. lengths: prompt id -> tokens of each response."""
+    """What one step took and made. cpu_seconds: of all actors. lengths: prompt id -> tokens of each response."""
 
     seconds: float
+    cpu_seconds: float
     metrics: dict[str, float]
     lengths: dict[str, tuple[int, ...]]
 
@@ -38,16 +41,22 @@ class Loop:
         self._watched = _Learners(driver.parts.learners)
         driver.parts = replace(driver.parts, learners=self._watched)
         self._driver = driver
+        self._processes = psutil.Process().children(recursive=True)
 
     def rows(self, step: int) -> list[int]:
         """Rows of the training split that `step` asks."""
         return self._driver.parts.order.batch(step)
 
     def step(self, step: int) -> Step:
-        begun = time.perf_counter()
+        begun, cpu_begun = time.perf_counter(), self._cpu_seconds()
         metrics = self._driver.train_step(step)
-        seconds = time.perf_counter() - begun
-        return Step(seconds, metrics, self._watched.lengths)
+        seconds, cpu_seconds = time.perf_counter() - begun, self._cpu_seconds() - cpu_begun
+        return Step(seconds, cpu_seconds, metrics, self._watched.lengths)
+
+    def _cpu_seconds(self) -> float:
+        """So far, of this process and all that Ray started here, whatever else the machine does."""
+        times = [process.cpu_times() for process in (psutil.Process(), *self._processes)]
+        return sum(time.user + time.system for time in times)
 
 
 @contextmanager

@@ -5,7 +5,8 @@
 
 The parts run one after the other in a process of their own: `vllm.LLM.generate`, a plain transformers forward and
 backward on padded batches with AdamW, the reference's forward likewise, and the rewards. Both sides have the same
-prompts, weights and seeds, so the same tokens; they take turns, step by step. The learning rate is 0 to keep it so.
+prompts, weights and seeds, so the same tokens; they take turns, step by step. The learning rate is 0 to keep it so. Rows that begin with "packed" are this project's own forward and backward without
+DeepSpeed and Ray around them.
 """
 
 from __future__ import annotations
@@ -32,30 +33,33 @@ def main(arguments: list[str]) -> None:
             ours.append(loop.step(step))
             alone.append(parts.ask((step, loop.rows(step))))
             assert ours[-1].lengths == alone[-1].lengths, f"step {step}: the two sides did not sample the same tokens"
-            print(f"step {step}: loop {ours[-1].seconds:.2f} s, parts {_total(alone[-1]):.2f} s", flush=True)
+            print(f"step {step}: loop {ours[-1].seconds:.2f} s, parts {_total(alone[-1].seconds):.2f} s", flush=True)
     ours, alone = ours[WARM_UP_STEPS:], alone[WARM_UP_STEPS:]
     _print_parts(ours, alone)
-    typical, fastest = (
-        statistic(step.seconds for step in ours) / statistic(_total(step) for step in alone)
-        for statistic in (median, min)
-    )
-    print(f"overhead: loop / parts = {typical:.2f} by median steps, {fastest:.2f} by the fastest ones")
+    by_time = median(step.seconds for step in ours) / median(_total(step.seconds) for step in alone)
+    by_cpu = median(step.cpu_seconds for step in ours) / median(_total(step.cpu_seconds) for step in alone)
+    print(f"\noverhead: loop / parts = {by_time:.2f} by time, {by_cpu:.2f} by CPU seconds")
 
 
-def _total(step) -> float:
-    return sum(step.seconds[part] for part in BASELINE)
+def _total(parts: dict[str, float]) -> float:
+    return sum(parts[part] for part in BASELINE)
 
 
 def _print_parts(ours, alone) -> None:
     """Medians in seconds. The loop's reward and reference times are what is left of them when generation has ended."""
-    print(f"\n{'seconds':30}{'loop':>8}{'alone':>8}")
+    print(f"\n{'seconds':30}{'loop':>8}{'alone':>8}{'alone, CPU':>12}")
     for part in (*BASELINE, "sync", "idle"):
-        loop_s = median(step.metrics[f"time/{part}_s"] for step in ours)
-        alone_s = f"{median(step.seconds[part] for step in alone):8.3f}" if part in BASELINE else f"{'-':>8}"
-        print(f"{part:30}{loop_s:8.3f}{alone_s}")
-    print(f"{'step':30}{median(step.seconds for step in ours):8.3f}{median(map(_total, alone)):8.3f}")
-    packed = "packed forward and backward"
-    print(f"{packed + ', no DeepSpeed':30}{'':8}{median(step.seconds[packed] for step in alone):8.3f}\n")
+        row = f"{part:30}{median(step.metrics[f'time/{part}_s'] for step in ours):8.3f}"
+        print(row + (_alone(alone, part) if part in BASELINE else ""))
+    total_s = median(_total(step.seconds) for step in alone)
+    print(f"{'step':30}{median(step.seconds for step in ours):8.3f}{total_s:8.3f}")
+    for part in ("reference", "learn"):
+        print(f"{f'packed {part}':30}{'':8}{_alone(alone, f'packed {part}')}")
+
+
+def _alone(alone, part: str) -> str:
+    seconds, cpu_seconds = median(step.seconds[part] for step in alone), median(step.cpu_seconds[part] for step in alone)
+    return f"{seconds:8.3f}{cpu_seconds:12.3f}"
 
 
 if __name__ == "__main__":

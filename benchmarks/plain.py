@@ -19,6 +19,7 @@ class PlainStep:
     """Seconds of each part, and the lengths that were generated: prompt id -> tokens of each response."""
 
     seconds: dict[str, float]
+    cpu_seconds: dict[str, float]
     lengths: dict[str, tuple[int, ...]]
 
 
@@ -62,10 +63,13 @@ class _Parts:
         )
         with clock("learn", self.config.learner.threads):
             self.policy.update(inputs, groups, advantages, reference)
-        with clock("packed forward and backward", self.config.learner.threads):
-            self.packed.update(inputs, groups, advantages, reference)
+        with clock("packed reference", self.config.reference.threads):
+            self.packed.logprobs(inputs, groups)
+        with clock("packed learn", self.config.learner.threads):
+            self.packed.update(inputs, groups, advantages)
         return PlainStep(
             clock.seconds,
+            clock.cpu_seconds,
             {group.prompt_id: tuple(len(rollout.token_ids) for rollout in group.rollouts) for group in groups},
         )
 
@@ -210,23 +214,34 @@ class _PackedModel:
         self.config = config
         self.policy = load_policy(config.model, config.rollout.temperature).eval()
 
-    def update(self, inputs, groups, advantages, reference) -> None:
-        """The same gradient as PlainModel's, up to the KL term's reference (its cost is the same)."""
+    def logprobs(self, inputs: Sequence[PromptInputs], groups: Sequence[Group]) -> None:
+        """Log-probabilities, a group at a time as the reference worker makes them."""
         import torch
 
-        from mixed_r1_ray.policy.packing import pack
+        with torch.inference_mode():
+            for row in range(len(groups)):
+                self._forward(inputs, groups, [row])
+
+    def update(self, inputs: Sequence[PromptInputs], groups: Sequence[Group], advantages) -> None:
+        """A policy gradient; what the GRPO loss adds on (N,) tensors is nothing to its cost."""
+        import torch
 
         rows = sorted(range(len(groups)), key=lambda row: -_num_tokens(inputs[row], groups[row]))
         while rows:
             width = _num_tokens(inputs[rows[0]], groups[rows[0]])
             number = max(1, self.config.learner.microbatch_tokens // width)
             taken, rows = rows[:number], rows[number:]
-            responses = [[rollout.token_ids for rollout in groups[row].rollouts] for row in taken]
-            packed = pack([inputs[row] for row in taken], responses, self.policy.adapter, self.policy.model)
-            logprobs, _ = self.policy(packed)
+            logprobs, lengths = self._forward(inputs, groups, taken)
             scores = torch.tensor([advantage for row in taken for advantage in advantages[row]])
-            (logprobs * torch.repeat_interleave(scores, packed.response_lengths)).sum().backward()
+            (logprobs * torch.repeat_interleave(scores, lengths)).sum().backward()
         self.policy.zero_grad()
+
+    def _forward(self, inputs: Sequence[PromptInputs], groups: Sequence[Group], rows: Sequence[int]):
+        from mixed_r1_ray.policy.packing import pack
+
+        responses = [[rollout.token_ids for rollout in groups[row].rollouts] for row in rows]
+        packed = pack([inputs[row] for row in rows], responses, self.policy.adapter, self.policy.model)
+        return self.policy(packed)[0], packed.response_lengths
 
 
 def _batches(inputs: Sequence[PromptInputs], groups: Sequence[Group]) -> list[list[tuple[PromptInputs, np.ndarray]]]:
@@ -247,6 +262,7 @@ class _Clock:
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
 
     def __call__(self, name: str, threads: int) -> _Clock:
         import torch
@@ -256,7 +272,8 @@ class _Clock:
         return self
 
     def __enter__(self) -> None:
-        self._begun = time.perf_counter()
+        self._begun, self._cpu_begun = time.perf_counter(), time.process_time()
 
     def __exit__(self, *_) -> None:
         self.seconds[self._name] = time.perf_counter() - self._begun
+        self.cpu_seconds[self._name] = time.process_time() - self._cpu_begun

@@ -31,6 +31,7 @@ class TrlStep:
     """What one optimizer step of TRL took and made. lengths: tokens of each response."""
 
     seconds: float
+    cpu_seconds: float
     lengths: tuple[int, ...]
 
 
@@ -51,20 +52,21 @@ def serve_trl(
     class OneStepARequest(TrainerCallback):
         """The clock runs from the request to the end of the optimizer step; between them the trainer waits."""
 
-        begun = 0.0
+        begun = cpu_begun = 0.0
 
         def on_train_begin(self, *_, **__):
             send("ready")
             self._wait()
 
         def on_step_end(self, *_, **__):
-            send(TrlStep(time.perf_counter() - self.begun, tuple(lengths)))
+            seconds, cpu_seconds = time.perf_counter() - self.begun, time.process_time() - self.cpu_begun
+            send(TrlStep(seconds, cpu_seconds, tuple(lengths)))
             self._wait()
 
         def _wait(self):
             receive()
             lengths.clear()
-            self.begun = time.perf_counter()
+            self.begun, self.cpu_begun = time.perf_counter(), time.process_time()
 
     trainer = GRPOTrainer(
         model=config.model.path,
