@@ -15,9 +15,10 @@ def checkpoint(run, step: int) -> dict[str, torch.Tensor]:
 
 
 def initial_weights(cache) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
+    from transformers import AutoModelForImageTextToText
 
-    return load_file(next(cache.glob("tiny-internvl-*/model.safetensors")))
+    model = AutoModelForImageTextToText.from_pretrained(next(cache.glob("tiny-internvl-*")), dtype=torch.float32)
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
 def gradients(before: dict, after: dict, names: list[str]) -> dict[str, torch.Tensor]:

@@ -55,6 +55,15 @@ def test_run_leaves_the_files_of_the_design_and_no_others(plain_run):
     assert strangers == set()
 
 
+def test_checkpointed_policy_is_an_ordinary_checkpoint(plain_run):
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    folder = plain_run.folder / "checkpoints" / "latest" / "policy"
+    _, problems = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    assert not any(problems.values()), problems
+    assert AutoProcessor.from_pretrained(folder).tokenizer is not None
+
+
 def test_report_is_one_page_that_needs_no_network(plain_run):
     page = (plain_run.folder / "report.html").read_text(encoding="utf-8")
     assert "src=\"http" not in page and "href=\"http" not in page and "@import" not in page
