@@ -47,7 +47,7 @@ class PolicyLearner:
         self.adapter = self.policy.adapter
         self.recipe = RECIPES[config.algo.loss]
         self.guard = Guard.from_config(config)
-        self.set_optimizer_steps(0)  # DeepSpeed makes AdamW's state by a step without gradient, which it counts
+        self._create_optimizer_state()
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
         """One optimizer step on the global batch. Returns metrics, the same on every rank.
@@ -127,6 +127,13 @@ class PolicyLearner:
     def set_optimizer_steps(self, steps: int) -> None:
         for state in self.engine.optimizer.optimizer.state.values():
             state["step"] = torch.tensor(float(steps))
+
+    def _create_optimizer_state(self) -> None:
+        """AdamW makes its state at its first step; a checkpoint is loaded before that."""
+        zero3 = self.engine.optimizer
+        for shard in zero3.fp32_partitioned_groups_flat:
+            moments = {name: torch.zeros_like(shard, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
+            zero3.optimizer.state[shard] = {"step": torch.tensor(0.0)} | moments
 
     def _set_learning_rate(self, step: int) -> None:
         learner = self.config.learner
