@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+
+DOUBLED = (
+    "run.max_steps=2",
+    "run.checkpoint_every=1",
+    "run.keep_checkpoints=null",
+    "learner.num_workers=2",
+    "rollout.num_workers=2",
+    "reward.num_workers=2",
+    "data.num_workers=2",
+)
 
 
 @pytest.fixture(scope="module")
 def doubled_run(finished):
     """The plain run's first two steps on two of each actor."""
-    return finished(
-        "run.max_steps=2",
-        "run.checkpoint_every=1",
-        "run.keep_checkpoints=null",
-        "learner.num_workers=2",
-        "rollout.num_workers=2",
-        "reward.num_workers=2",
-        "data.num_workers=2",
-    )
+    return finished(*DOUBLED)
 
 
 def rollouts(run, step: int) -> list[dict]:
@@ -68,3 +71,14 @@ def test_every_rank_writes_its_share_of_the_checkpoint(doubled_run):
 
 def test_two_of_each_end_with_no_process_left(doubled_run):
     assert doubled_run.leftovers() == {}
+
+
+@pytest.mark.slow
+def test_two_ranks_continue_from_what_two_ranks_wrote(doubled_run, finished, tmp_path):
+    folder = tmp_path / "continued"
+    shutil.copytree(doubled_run.folder, folder, symlinks=True)
+    shutil.rmtree(folder / "checkpoints" / "step_000002")
+    run = finished(*DOUBLED, "run.resume=auto", folder=folder)
+    assert "continuing after step 1" in run.output
+    once, again = weights(doubled_run, 2), weights(run, 2)
+    assert max(float((once[name] - again[name]).abs().max()) for name in once) <= 1e-6

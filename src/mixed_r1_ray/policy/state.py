@@ -39,6 +39,7 @@ def save_training_state(learner: PolicyLearner, folder: Path) -> None:
 
 def load_training_state(learner: PolicyLearner, folder: Path) -> None:
     """Takes over what `save_training_state` wrote. Raises UserError where the shards do not hold this model."""
+    import deepspeed
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
     from safetensors.torch import load_file
 
@@ -49,7 +50,9 @@ def load_training_state(learner: PolicyLearner, folder: Path) -> None:
         weight = tensors.get(f"weight/{name}")
         if weight is None or weight.numel() != parameter.ds_numel:
             raise UserError(f"checkpoint {folder}: holds no {name} of {parameter.ds_numel} numbers; another model's?")
-        safe_set_full_fp32_param(parameter, weight)
+        safe_set_full_fp32_param(parameter, weight)  # AdamW's copy; the model's own follows
+        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+            parameter.data.copy_(weight.view_as(parameter))
         for moment in MOMENTS:
             safe_set_full_optimizer_state(parameter, tensors[f"{moment}/{name}"], moment)
     learner.set_optimizer_steps(int(tensors["optimizer_steps"]))
