@@ -132,4 +132,4 @@ class WeightUpdate:
 
     version: int
     names: tuple[str, ...]  # every parameter that the buckets carry, each once
-    buckets: tuple[ObjectRef, ...]  # each a dict name -> array (bfloat16 travels as uint16 beside its dtype name)
+    buckets: tuple[ObjectRef, ...]  # each a dict name -> sync.wire.WireTensor

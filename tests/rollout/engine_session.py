@@ -75,8 +75,8 @@ def mismatch(
     return float(np.abs(ours.numpy() - theirs).max())
 
 
-def weights(policy: PolicyModel) -> dict[str, np.ndarray]:
-    return {name: parameter.detach().numpy().copy() for name, parameter in policy.model.named_parameters()}
+def weights(policy: PolicyModel) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in policy.model.named_parameters()}
 
 
 def tokens(groups: list[Group]) -> dict[str, list[list[int]]]:

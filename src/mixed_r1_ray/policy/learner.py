@@ -21,6 +21,7 @@ from mixed_r1_ray.policy.microbatches import Microbatch, plan_microbatches
 from mixed_r1_ray.policy.packing import pack
 from mixed_r1_ray.policy.statistics import StepStatistics
 from mixed_r1_ray.sync.buckets import to_buckets
+from mixed_r1_ray.sync.wire import to_wire
 from mixed_r1_ray.types import Group, PromptInputs, TrainBatch, TrainGroup, WeightUpdate
 
 
@@ -103,7 +104,7 @@ class PolicyLearner:
         names, refs = [], []
         for bucket in self._gathered_buckets():
             if self.rank == 0:
-                refs.append(ray.put({name: tensor.numpy() for name, tensor in bucket.items()}))
+                refs.append(ray.put({name: to_wire(tensor) for name, tensor in bucket.items()}))
                 names.extend(bucket)
         return WeightUpdate(version, tuple(names), tuple(refs)) if self.rank == 0 else None
 

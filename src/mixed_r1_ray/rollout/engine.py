@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from mixed_r1_ray.rollout.sampling import group_seed
 from mixed_r1_ray.types import Group, Rollout, SamplingConfig
 from mixed_r1_ray.vlm.base import BANNED_BIAS, VLMAdapter
 from mixed_r1_ray.vlm.families import load_adapter
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_IMAGES = 8  # a prompt
 CPU_BATCHED_TOKENS = 4096  # prefilled in one engine step
@@ -50,7 +54,7 @@ class Engine:
                 if output.finished:
                     yield self._group(output)
 
-    def load_weights(self, weights: dict[str, np.ndarray], version: int) -> None:
+    def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Replaces all weights. Raises NumericsError naming the parameters that `weights` left untouched."""
         for missing in self.llm.collective_rpc("load_policy_weights", args=(weights,)):
             if missing:

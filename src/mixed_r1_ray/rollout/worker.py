@@ -9,6 +9,7 @@ import ray
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.rollout.engine import Engine, EngineRequest
+from mixed_r1_ray.sync.wire import from_wire
 from mixed_r1_ray.types import Group, GroupInfo, Prompt, PromptInputs, SamplingConfig, WeightUpdate
 
 
@@ -50,6 +51,6 @@ class RolloutWorker:
         """Takes over a version of the weights from the object store; returns the version."""
         weights = {}
         for bucket in ray.get(list(update.buckets)):
-            weights.update(bucket)
+            weights |= {name: from_wire(tensor) for name, tensor in bucket.items()}
         self.engine.load_weights(weights, update.version)
         return update.version

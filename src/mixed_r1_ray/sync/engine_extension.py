@@ -8,17 +8,17 @@ parameters that it did not receive, so what its loader reports is counted here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import torch
 
 
 class WeightLoading:
     """Mixed into vLLM's worker: `self.model_runner` is the worker's own."""
 
-    def load_policy_weights(self, weights: Mapping[str, np.ndarray]) -> list[str]:
+    def load_policy_weights(self, weights: Mapping[str, torch.Tensor]) -> list[str]:
         """Loads all of `weights` (names as in the checkpoint) and returns engine parameters that none of them filled."""
-        import torch
-
         model = self.model_runner.get_model()
         expected = {name for name, _ in model.named_parameters()}
         loaded: set[str] = set()
@@ -31,9 +31,7 @@ class WeightLoading:
 
         model.load_weights = load_and_count
         try:
-            self.model_runner.reload_weights(
-                weights_iterator=((name, torch.from_numpy(array.copy())) for name, array in weights.items())
-            )
+            self.model_runner.reload_weights(weights_iterator=iter(weights.items()))
         finally:
             del model.load_weights
         return sorted(expected - loaded)
