@@ -123,17 +123,23 @@ def test_bars_are_as_high_as_their_values(paths):
 
 
 def test_yes_no_is_balanced_and_true_of_the_picture():
-    records = [r for r in generate_split("train", 0, 400, set()) if r.source == "shapes_yes_no"]
-    answers = Counter(record.answer for record in records)
-    assert 0.35 < answers["yes"] / len(records) < 0.65
-    for record in records:
-        asked, truth = record.question.split()[3:5], json.loads(record.meta)["think"].rstrip(".").split()
-        assert asked[0] == truth[1]
-        assert (record.answer == "yes") == (asked[1] == truth[5])
+    """The caption of the same picture names every shape in it."""
+    records = list(generate_split("train", 0, 400, set()))
+    captions = {record.images: record.answer.lower() for record in records if record.source == "shapes_caption"}
+    asked = by_source(records, "shapes_yes_no")
+    assert 0.35 < Counter(record.answer for record in asked)["yes"] / len(asked) < 0.65
+    for record in asked:
+        assert (record.answer == "yes") == (record.question.split()[-1].rstrip("?") in captions[record.images])
+
+
+def test_exactly_one_offered_colour_is_in_the_picture(paths):
+    for record in by_source(read(paths[0]), "shapes_colour"):
+        present = [name for name in record.choices if (pixels(record) == SHAPES_RGB[name]).all(-1).any()]
+        assert present == [record.answer]
 
 
 def test_the_gold_option_is_among_the_choices_and_all_are_in_the_question(paths):
-    for source in ("shapes_kind", "digits_choice"):
+    for source in ("shapes_colour", "digits_choice"):
         for record in by_source(read(paths[0]), source):
             assert record.choices.count(record.answer) == 1
             assert all(f") {choice}" in record.question for choice in record.choices)

@@ -3,7 +3,7 @@
 Three kinds of picture, each 112 x 112: coloured shapes, bar charts, and the 8 x 8 scans that ship with scikit-learn
 (UCI "Optical Recognition of Handwritten Digits"). Every picture carries a few questions; nine sources in all:
 
-    matching    shapes_yes_no, shapes_kind, digits_yes_no, digits_choice
+    matching    shapes_yes_no, shapes_colour, digits_yes_no, digits_choice
     chart       charts_value, charts_tallest
     iou         shapes_box
     open_ended  shapes_caption, charts_caption
@@ -125,25 +125,23 @@ def _shapes_picture(rng: np.random.Generator, split: str, index: int) -> tuple[I
         ("shapes_caption", "open_ended", "Describe the picture in one sentence.", f"I see {count} shapes.",
          f"{caption[0].upper()}{caption[1:]}.", None)
     )  # fmt: skip
-    ask = _shapes_yes_no if index % 2 else _shapes_kind
-    return picture, [*questions, ask(rng, colours, kinds, count)]
+    ask = _shapes_yes_no if index % 2 else _shapes_colour
+    return picture, [*questions, ask(rng, colours, count)]
 
 
-def _shapes_yes_no(rng: np.random.Generator, colours: list[str], kinds: list[str], count: int) -> Question:
-    """Half the answers are no; of those most name a colour and a kind that both occur, but not together."""
-    i, j = rng.permutation(count)[:2]
-    asked, answer = kinds[i], "yes"
-    if rng.random() < 0.5:
-        asked, answer = (kinds[j] if rng.random() < 0.7 else kinds[-1]), "no"
-    question = f"Is there {_with_article(f'{colours[i]} {asked}')} in the picture?"
-    return "shapes_yes_no", "matching", question, f"The {colours[i]} shape is a {kinds[i]}.", answer, None
+def _shapes_yes_no(rng: np.random.Generator, colours: list[str], count: int) -> Question:
+    present = rng.random() < 0.5
+    colour = str(rng.choice(colours[:count] if present else colours[count:]))
+    think, answer = (f"I see {colour}.", "yes") if present else (f"I see no {colour}.", "no")
+    return "shapes_yes_no", "matching", f"Is there a shape in {colour}?", think, answer, None
 
 
-def _shapes_kind(rng: np.random.Generator, colours: list[str], kinds: list[str], count: int) -> Question:
-    i = int(rng.integers(count))
-    options = tuple(str(option) for option in rng.permutation(SHAPES))
-    question = f"Which shape is {colours[i]}? {_lettered(options)}"
-    return "shapes_kind", "matching", question, f"The {colours[i]} shape is a {kinds[i]}.", kinds[i], options
+def _shapes_colour(rng: np.random.Generator, colours: list[str], count: int) -> Question:
+    """One of the four options is in the picture."""
+    colour = str(rng.choice(colours[:count]))
+    options = tuple(str(option) for option in rng.permutation([colour, *colours[count : count + 3]]))
+    question = f"Which of these colours is in the picture? {_lettered(options)}"
+    return "shapes_colour", "matching", question, f"I see {colour}.", colour, options
 
 
 def _charts_picture(rng: np.random.Generator, split: str, index: int) -> tuple[Image.Image, list[Question]]:
@@ -214,10 +212,6 @@ def _draw_shape(draw: ImageDraw.ImageDraw, kind: str, colour: tuple[int, int, in
         draw.polygon([(middle, top), (right, bottom), (left, bottom)], fill=colour)
     else:
         draw.polygon([(middle, top), (right, centre), (middle, bottom), (left, centre)], fill=colour)
-
-
-def _with_article(name: str) -> str:
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def _lettered(options: Iterable[str]) -> str:
