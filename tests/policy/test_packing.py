@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixed_r1_ray.policy.packing import attention_mask, pack
+from mixed_r1_ray.policy.packing import PackedGroups, pack
 from mixed_r1_ray.types import PromptInputs
 
 
@@ -55,16 +55,21 @@ def test_two_rows_of_different_length_are_laid_out_as_the_docstring_draws_them()
     assert packed.pixels == {}
 
 
-def test_mask_of_a_small_row_is_the_one_written_by_hand():
-    mask = attention_mask(torch.tensor([[0, 0, 1, 1, 2, -1]]))
-    assert mask.shape == (1, 1, 6, 6)
-    assert mask[0, 0].int().tolist() == [
-        [1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0],
-        [1, 1, 1, 1, 0, 0],
-        [1, 1, 0, 0, 1, 0],
-        [0, 0, 0, 0, 0, 1],
+def attends(packed: PackedGroups) -> torch.Tensor:
+    """Who sees whom, bool (B, L, L), as the attention does it: alike scores, and values that name their token."""
+    rows, width = packed.input_ids.shape
+    names = torch.eye(width).expand(rows, 1, -1, -1)
+    return packed.attention(torch.zeros_like(names), torch.zeros_like(names), names)[:, :, 0] > 0
+
+
+def test_attention_of_a_small_row_is_the_one_written_by_hand():
+    packed = pack([prompt(7, 8), prompt(1)], [[response(11, 12), response(21)], [response(2)]], OneAxisAdapter(), None)
+    assert attends(packed)[0].int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 0, 0, 1],
     ]
 
 
@@ -85,7 +90,7 @@ def test_each_token_sees_exactly_what_it_would_see_alone(rows):
         for b, (_, lengths) in enumerate(rows)
     ]
     packed = pack(prompts, responses, OneAxisAdapter(), None)
-    flat_ids, width = packed.input_ids.flatten(), packed.input_ids.shape[1]
+    flat_ids, width, mask = packed.input_ids.flatten(), packed.input_ids.shape[1], attends(packed)
     token = iter(zip(packed.source_index.tolist(), packed.target_ids.tolist(), strict=True))
     for b, row in enumerate(responses):
         for response_ids in row:
@@ -93,7 +98,7 @@ def test_each_token_sees_exactly_what_it_would_see_alone(rows):
             for t in range(len(response_ids)):
                 source, target = next(token)
                 assert source // width == b
-                seen = packed.attention_mask[b, 0, source % width].nonzero().flatten()
+                seen = mask[b, source % width].nonzero().flatten()
                 length = len(prompts[b].input_ids) + t
                 assert flat_ids[b * width + seen].tolist() == alone[:length]
                 assert packed.position_ids[0, b, seen].tolist() == list(range(length))
@@ -101,9 +106,10 @@ def test_each_token_sees_exactly_what_it_would_see_alone(rows):
     assert next(token, None) is None
 
 
-def test_every_query_attends_to_something():
+def test_padding_comes_out_finite():
     packed = pack([prompt(1, 2, 3), prompt(1)], [[response(4)], [response(4)]], OneAxisAdapter(), None)
-    assert packed.attention_mask.any(-1).all()
+    ones = torch.ones(2, 1, 4, 8)
+    assert packed.attention(ones, ones, ones).isfinite().all()
 
 
 def test_response_positions_count_on_alike_on_every_axis_for_each_response():

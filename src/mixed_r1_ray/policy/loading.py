@@ -6,6 +6,7 @@ import torch
 
 from mixed_r1_ray.config import ModelConfig
 from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.policy import group_attention
 from mixed_r1_ray.policy.logprobs import PolicyModel
 from mixed_r1_ray.vlm.base import VLMAdapter
 from mixed_r1_ray.vlm.families import load_adapter
@@ -22,7 +23,10 @@ def load_policy(config: ModelConfig, temperature: float, freeze: str = "none") -
     adapter = load_adapter(config)
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
-            config.path, dtype=getattr(torch, config.dtype), attn_implementation="sdpa", output_loading_info=True
+            config.path,
+            dtype=getattr(torch, config.dtype),
+            attn_implementation={"text_config": group_attention.register(), "vision_config": "sdpa"},
+            output_loading_info=True,
         )
     except (OSError, SafetensorError) as error:
         raise UserError(f"model.path={config.path}: its weights cannot be read ({error})") from error

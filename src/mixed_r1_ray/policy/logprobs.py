@@ -31,7 +31,7 @@ class PolicyModel(nn.Module):
         embeddings = self._insert_pictures(self.model.get_input_embeddings()(packed.input_ids), packed)
         hidden = self.model.model.language_model(
             inputs_embeds=embeddings,
-            attention_mask=packed.attention_mask,
+            attention_mask={"full_attention": packed.attention},  # by kind of layer, as transformers keeps ready masks
             position_ids=_text_positions(packed.position_ids),
             use_cache=False,
         ).last_hidden_state

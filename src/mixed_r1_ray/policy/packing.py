@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mixed_r1_ray.policy.group_attention import GroupAttention
 from mixed_r1_ray.types import PromptInputs
 from mixed_r1_ray.vlm.base import VLMAdapter
-
-PROMPT_SEGMENT, PADDING_SEGMENT = 0, -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class PackedGroups:
 
     input_ids: torch.Tensor  # int64 (B, L)
     position_ids: torch.Tensor  # int64 (axes, B, L)
-    attention_mask: torch.Tensor  # bool (B, 1, L, L), True: attends
+    attention: GroupAttention  # who attends to whom
     pixels: Mapping[str, torch.Tensor]  # all pictures of all prompts, in order; empty without pictures
     source_index: torch.Tensor  # int64 (N,), into the flattened B * L: the state that predicts each response token
     target_ids: torch.Tensor  # int64 (N,)
@@ -43,11 +42,14 @@ def pack(
     """Packs one row a prompt. responses[b]: the token ids, (T,), of each response to prompt b; none may be empty."""
     rows = [_Row.lay_out(prompt, row, adapter, model) for prompt, row in zip(prompts, responses, strict=True)]
     length = max(len(row.input_ids) for row in rows)
-    segments = torch.stack([_pad(row.segments, length, PADDING_SEGMENT) for row in rows])
     return PackedGroups(
         input_ids=torch.stack([_pad(row.input_ids, length, 0) for row in rows]),
         position_ids=torch.stack([_pad(row.positions, length, 0) for row in rows], dim=1),
-        attention_mask=attention_mask(segments),
+        attention=GroupAttention.plan(
+            [len(prompt.input_ids) for prompt in prompts],
+            [[len(response) for response in row] for row in responses],
+            length,
+        ),
         pixels=_concatenate([row.pixels for row in rows]),
         source_index=torch.cat([row.source_index + b * length for b, row in enumerate(rows)]),
         target_ids=torch.cat([row.target_ids for row in rows]),
@@ -55,23 +57,10 @@ def pack(
     )
 
 
-def attention_mask(segments: torch.Tensor) -> torch.Tensor:
-    """Who attends to whom, bool (B, 1, L, L), from segment numbers (B, L): 0 prompt, i + 1 response i, -1 padding.
-
-    Padding attends to itself alone, so that no row of the softmax is empty.
-    """
-    length = segments.shape[1]
-    past = torch.ones(length, length, dtype=torch.bool).tril()
-    query, key = segments.unsqueeze(2), segments.unsqueeze(1)
-    seen = past & (query != PADDING_SEGMENT) & ((key == PROMPT_SEGMENT) | (key == query))
-    return (seen | torch.eye(length, dtype=torch.bool)).unsqueeze(1)
-
-
 @dataclass(frozen=True, slots=True)
 class _Row:
     input_ids: torch.Tensor  # (L,)
     positions: torch.Tensor  # (axes, L)
-    segments: torch.Tensor  # (L,)
     source_index: torch.Tensor  # (n,)
     target_ids: torch.Tensor  # (n,)
     pixels: Mapping[str, torch.Tensor]
@@ -91,12 +80,6 @@ class _Row:
         return cls(
             input_ids=torch.cat([prompt_ids, target_ids]),
             positions=torch.cat([prompt_positions, response_positions], dim=1),
-            segments=torch.cat(
-                [
-                    torch.full_like(prompt_ids, PROMPT_SEGMENT),
-                    torch.repeat_interleave(torch.arange(1, len(responses) + 1), lengths),
-                ]
-            ),
             source_index=torch.where(offsets == 0, len(prompt_ids) - 1, index - 1),
             target_ids=target_ids,
             pixels=pixels,
