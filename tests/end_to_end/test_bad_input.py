@@ -110,14 +110,16 @@ def test_fewer_rows_than_a_step_takes_are_refused(refused):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("eval_data", ["null", "synthetic"])
-def test_prompts_longer_than_the_model_stop_the_run_with_the_arithmetic(refused, eval_data):
-    message = refused("model.max_length=40", f"data.eval={eval_data}")
+def test_prompts_longer_than_the_model_stop_the_run_with_the_arithmetic(refused):
+    message = refused("model.max_length=40")
     assert "model.max_length 40 - rollout.max_new_tokens 24 leaves 16" in message
 
 
 @pytest.mark.slow
-def test_undecodable_pictures_everywhere_stop_the_run(refused, dataset):
-    pixels = {"images": [{"bytes": b"not a picture", "path": None}]}
-    message = refused(f"data.train={dataset(lambda rows: [row | pixels for row in rows])}", "data.eval=null")
-    assert "row 0, images" in message or "images" in message
+def test_undecodable_pictures_everywhere_stop_the_run_before_its_first_step(refused, dataset, tmp_path):
+    unreadable = {"images": [{"bytes": b"not a picture", "path": None}]}
+    path = dataset(lambda rows: [row | unreadable for row in rows])
+    message = refused(f"data.train={path}", "data.eval=null", folder=tmp_path / "run")
+    assert "none of the rows drawn for the start-up proof can be used" in message
+    warnings = (tmp_path / "run" / "warnings.jsonl").read_text()
+    assert "images: cannot be decoded" in warnings
