@@ -52,7 +52,7 @@ class Driver:
         """One optimizer step on fresh samples of the current weights; returns its metrics."""
         parts, config, clock = self.parts, self.config, Clock()
         with clock.phase("generate"):
-            prompts = parts.train_data.load(parts.order.batch(step))
+            prompts = parts.train_data.load_batch(parts.order.batch(step))
             parts.train_data.prefetch(parts.order.batch(step + 1))
             groups = parts.rollout.generate(prompts, self.sampling, step)
             pending = parts.scorer.submit_all(groups, progress=step / config.run.max_steps)
@@ -77,7 +77,7 @@ class Driver:
         parts = self.parts
         self.journal.say("proving that engine, trainer and reference agree")
         parts.rollout.load_weights(parts.learners.weights(version=step))
-        probes = parts.train_data.load(parts.order.batch(step + 1)[: self.config.guard.num_probe_prompts])
+        probes = parts.train_data.load_batch(parts.order.batch(step + 1)[: self.config.guard.num_probe_prompts])
         worst = prove(probes, parts.rollout, parts.learners, parts.references, parts.guard, step)
         self.journal.say(f"log-probabilities agree to {worst:.1e}")
 

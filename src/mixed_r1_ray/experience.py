@@ -125,8 +125,8 @@ def make_batch(step: int, experiences: Sequence[Experience], algo: AlgoConfig) -
     ]
     if not live:
         raise UserError(
-            f"step {step}: nothing to learn from: {len(groups)} groups, none with a scored sample; the warnings "
-            "(warnings.jsonl) say which rows were skipped and what was not scored"
+            f"step {step}: none of {len(groups)} groups has a scored sample to learn from; the warnings "
+            "(warnings.jsonl) say what was not scored and why"
         )
     return TrainBatch(step, groups, num_samples=len(live), num_tokens=sum(live))
 

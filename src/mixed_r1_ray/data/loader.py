@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.data.reader import BadRow, check_bad_fraction
+from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.types import Prompt
 
@@ -56,6 +57,16 @@ class PromptLoader:
                 self._report(head)
             else:
                 prompts.append(replace(head, images=image, inputs=input_))
+        return prompts
+
+    def load_batch(self, indices: Sequence[int]) -> list[Prompt]:
+        """Like `load`, of rows that something must come of. Raises UserError, with a reason, where all are bad."""
+        prompts = self.load(indices)
+        if not prompts:
+            raise UserError(
+                f"{self.split}: none of the {len(indices)} rows drawn for a batch can be used; one of them: "
+                f"{self.bad_rows[-1]} (all are named in the warnings)"
+            )
         return prompts
 
     def _report(self, bad: BadRow) -> None:
