@@ -62,9 +62,12 @@ def test_digit_scans_of_the_splits_are_disjoint(monkeypatch):
     monkeypatch.setattr(synthetic, "_scans", lambda: (scans, np.zeros(count, dtype=int)))
     darkest = {}
     for split in ("train", "eval"):
-        records = [record for record in generate_split(split, 0, 60, set()) if record.source.startswith("digits")]
+        records = [
+            record for record in generate_split(split, 0, 60, set()) if record.source.startswith("digits")
+        ]
         darkest[split] = [int(pixels(record).min()) for record in records]
-    assert min(darkest["train"]) >= max(darkest["eval"]) - 1  # the held-out scans are the last, so the darkest
+    # The held-out scans are the last, so the darkest.
+    assert min(darkest["train"]) >= max(darkest["eval"]) - 1
 
 
 def test_the_same_seed_makes_the_same_records_and_another_does_not():
@@ -85,7 +88,9 @@ def test_datasets_reads_the_file_and_decodes_its_pictures(paths):
     from datasets import Image as ImageFeature
     from datasets import List, load_dataset
 
-    dataset = load_dataset("parquet", data_files=str(paths[1]), split="train", cache_dir=str(paths[1].parent / "cache"))
+    dataset = load_dataset(
+        "parquet", data_files=str(paths[1]), split="train", cache_dir=str(paths[1].parent / "cache")
+    )
     dataset = dataset.cast_column("images", List(ImageFeature()))
     assert dataset[0]["images"][0].size == (112, 112)
 
@@ -125,11 +130,14 @@ def test_bars_are_as_high_as_their_values(paths):
 def test_yes_no_is_balanced_and_true_of_the_picture():
     """The caption of the same picture names every shape in it."""
     records = list(generate_split("train", 0, 400, set()))
-    captions = {record.images: record.answer.lower() for record in records if record.source == "shapes_caption"}
+    captions = {
+        record.images: record.answer.lower() for record in records if record.source == "shapes_caption"
+    }
     asked = by_source(records, "shapes_yes_no")
     assert 0.35 < Counter(record.answer for record in asked)["yes"] / len(asked) < 0.65
     for record in asked:
-        assert (record.answer == "yes") == (record.question.split()[-1].rstrip("?") in captions[record.images])
+        colour = record.question.split()[-1].rstrip("?")
+        assert (record.answer == "yes") == (colour in captions[record.images])
 
 
 def test_exactly_one_offered_colour_is_in_the_picture(paths):

@@ -1,6 +1,6 @@
 """The record: one question about zero or more pictures, its gold answer, and how an answer to it is scored.
 
-A row of Parquet that `datasets` reads as it stands; `images` has the hub's Image layout (encoded bytes beside a path).
+A row of Parquet that `datasets` reads as is; `images` has the hub's Image layout (bytes beside a path).
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+SIZE = pa.struct([("width", pa.int32()), ("height", pa.int32())])
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
         pa.field("reward_type", pa.string(), nullable=False),  # one of types.REWARD_TYPES
-        pa.field("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())])), nullable=False),
-        pa.field("image_sizes", pa.list_(pa.struct([("width", pa.int32()), ("height", pa.int32())])), nullable=False),
+        pa.field("images", pa.list_(IMAGE), nullable=False),
+        pa.field("image_sizes", pa.list_(SIZE), nullable=False),
         pa.field("question", pa.string(), nullable=False),
         pa.field("choices", pa.list_(pa.string())),  # null unless multiple choice
         pa.field("answer", pa.string(), nullable=False),  # boxes: JSON in original pixels
@@ -44,7 +46,7 @@ class Record:
 
     @classmethod
     def from_row(cls, row: dict) -> Record:
-        """The inverse of `to_row`, for a row whose bytes are embedded and whose fields are known to be right."""
+        """The inverse of `to_row`, for a row that is known to be right."""
         return cls(
             **{name: row[name] for name in ("id", "source", "reward_type", "question", "answer", "meta")},
             images=tuple(image["bytes"] for image in row["images"]),

@@ -1,7 +1,7 @@
 """The quickstart mixture: small pictures that are drawn on the spot, and real scans of handwritten digits.
 
-Three kinds of picture, each 112 x 112: coloured shapes, bar charts, and the 8 x 8 scans that ship with scikit-learn
-(UCI "Optical Recognition of Handwritten Digits"). Every picture carries a few questions; nine sources in all:
+Three kinds of picture, each 112 x 112: coloured shapes, bar charts, and the 8 x 8 scans that ship with
+scikit-learn (UCI "Optical Recognition of Handwritten Digits"). Every picture carries a few questions:
 
     matching    shapes_yes_no, shapes_colour, digits_yes_no, digits_choice
     chart       charts_value, charts_tallest
@@ -9,7 +9,7 @@ Three kinds of picture, each 112 x 112: coloured shapes, bar charts, and the 8 x
     open_ended  shapes_caption, charts_caption
 
 Shapes lie on a grid of 7 pixels, so that a tiny model needs few number tokens for boxes.
-`meta` holds the picture's name and a short `think`: with the answer it makes a whole gold response for a warm start.
+`meta` holds the picture's name and a short `think`, which with the answer makes a whole gold response.
 """
 
 from __future__ import annotations
@@ -41,20 +41,24 @@ SHAPES = ("circle", "square", "triangle", "diamond")
 QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
 NUM_HELD_OUT_SCANS = 400
 
-Question = tuple[str, str, str, str, str, tuple[str, ...] | None]  # source, type, question, think, answer, choices
+# source, reward type, question, think, answer, choices
+Question = tuple[str, str, str, str, str, tuple[str, ...] | None]
 
 
 def build_quickstart_data(
     out_dir: str | Path, seed: int = 0, train_per_type: int = 4096, eval_per_type: int = 400
 ) -> tuple[Path, Path]:
-    """Paths of train.parquet and eval.parquet, made unless a folder made by the same code and arguments is there.
+    """Paths of train.parquet and eval.parquet, made unless the same code and arguments made them before.
 
-    The splits share no picture: each draws from its own random stream and its own scans, and a held-out picture
-    whose bytes also occur in training is drawn again.
+    The splits share no picture: each draws from its own random stream and its own scans, and a held-out
+    picture that also occurs in training is drawn again.
     """
     made_of = [Path(file).read_bytes() for file in (__file__, schema.__file__)]
-    key = hashlib.sha256(b"\0".join(made_of) + repr((seed, train_per_type, eval_per_type)).encode()).hexdigest()[:16]
-    train, held_out = (Path(out_dir) / f"quickstart-{key}" / f"{split}.parquet" for split in ("train", "eval"))
+    made_of.append(repr((seed, train_per_type, eval_per_type)).encode())
+    key = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
+    train, held_out = (
+        Path(out_dir) / f"quickstart-{key}" / f"{split}.parquet" for split in ("train", "eval")
+    )
     if not (train.is_file() and held_out.is_file()):
         seen: set[bytes] = set()
         for path, per_type in ((train, train_per_type), (held_out, eval_per_type)):
@@ -67,7 +71,11 @@ def generate_split(split: str, seed: int, per_type: int, seen: set[bytes]) -> It
 
     split: `train` or `eval`. seen: hashes of pictures that may not be drawn; those drawn here are added.
     """
-    kinds: dict[str, Callable] = {"shapes": _shapes_picture, "charts": _charts_picture, "digits": _digits_picture}
+    kinds: dict[str, Callable] = {
+        "shapes": _shapes_picture,
+        "charts": _charts_picture,
+        "digits": _digits_picture,
+    }
     for number, (kind, draw) in enumerate(kinds.items()):
         rng = np.random.default_rng([seed, number, split == "eval"])
         for index in range((per_type + 1) // 2):
@@ -164,8 +172,8 @@ def _charts_picture(rng: np.random.Generator, split: str, index: int) -> tuple[I
     return picture, [
         ("charts_value", "chart", f"What is the value of the {colours[asked]} bar?",
          f"The {colours[asked]} bar ends at {values[asked]}.", str(values[asked]), None),
-        ("charts_tallest", "chart", "Which bar is the tallest? Answer with its colour.", f"The bars are {listed}.",
-         colours[int(np.argmax(values))], None),
+        ("charts_tallest", "chart", "Which bar is the tallest? Answer with its colour.",
+         f"The bars are {listed}.", colours[int(np.argmax(values))], None),
         ("charts_caption", "open_ended", "Describe the chart in one sentence.", "I see 3 bars.",
          f"A bar chart with {listed}.", None),
     ]  # fmt: skip
@@ -178,9 +186,9 @@ def _digits_picture(rng: np.random.Generator, split: str, index: int) -> tuple[I
     scan = last + index % NUM_HELD_OUT_SCANS if split == "eval" else int(rng.integers(last))
     size = CELL * int(rng.integers(10, 15))
     left, top = (int(value) for value in rng.integers(0, SIDE - size + 1, 2))
-    ink = Image.fromarray((255 - scans[scan] * 255 / 16).astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
+    ink = Image.fromarray((255 - scans[scan] * 255 / 16).astype(np.uint8))
     picture = Image.new("RGB", (SIDE, SIDE), "white")
-    picture.paste(ink, (left, top))
+    picture.paste(ink.resize((size, size), Image.Resampling.BICUBIC), (left, top))
 
     digit, think = str(labels[scan]), f"It looks like a {labels[scan]}."
     others = [str(other) for other in rng.permutation(10) if str(other) != digit]
@@ -202,7 +210,7 @@ def _scans() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _draw_shape(draw: ImageDraw.ImageDraw, kind: str, colour: tuple[int, int, int], box: list[int]) -> None:
-    left, top, right, bottom = box[0], box[1], box[2] - 1, box[3] - 1  # PIL counts the last pixel in, a box does not
+    left, top, right, bottom = box[0], box[1], box[2] - 1, box[3] - 1  # PIL counts the last pixel in
     middle, centre = (left + right) / 2, (top + bottom) / 2
     if kind == "circle":
         draw.ellipse((left, top, right, bottom), fill=colour)

@@ -1,7 +1,7 @@
-"""The supervised start of a tiny model: cross-entropy on gold answers of the training split, and nothing else.
+"""The supervised start of a tiny model: cross-entropy on gold answers of the training split.
 
-A row is one picture and every question asked of it, each question blind to the others, in the learner's own packed
-layout: what the policy layout calls the prompt is here the picture, and a response is a question with its answer.
+A row is one picture and every question asked of it, each question blind to the others, in the learner's own
+packed layout: what the layout calls prompt is here the picture, and a response is question and answer.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def warm_start(
     threads: int = 1,
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> Path:
-    """The checkpoint of a tiny model after `steps` supervised steps; from the cache if the same was made before.
+    """The checkpoint of a tiny model after `steps` supervised steps, made once.
 
-    train_data: Parquet of records whose `meta` holds `picture` (records that share one are packed) and `think`.
+    train_data: Parquet of records whose `meta` holds `picture` (those that share one are packed) and `think`.
     progress: called after each step with its number (from 1), their count and the loss.
     """
     folder = Path(cache_dir) / f"tiny-{family}-{_key(family, Path(train_data), seed, steps)}"
@@ -66,7 +66,7 @@ def gold_response(record: Record, adapter: VLMAdapter) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _PictureRow:
-    """A picture and its questions. questions: (token ids of question and gold response, how many are the question's)."""
+    """A picture; for each question, token ids of question and gold response, and the question's length."""
 
     image: bytes
     questions: tuple[tuple[np.ndarray, int], ...]
@@ -82,7 +82,8 @@ def _key(family: str, train_data: Path, seed: int, steps: int) -> str:
 
     files = (__file__, tiny.__file__, tiny_tokenizer.__file__, train_data)
     parameters = repr((family, seed, steps, torch.__version__, transformers.__version__))
-    return hashlib.sha256(b"\0".join(Path(file).read_bytes() for file in files) + parameters.encode()).hexdigest()[:16]
+    made_of = [*(Path(file).read_bytes() for file in files), parameters.encode()]
+    return hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
 
 
 def _train(
@@ -104,7 +105,10 @@ def _train(
     policy = load_policy(ModelConfig(path=str(folder)), temperature=1.0)
     rows = _picture_rows(records, policy.adapter)
     optimizers = _optimizers(policy.model)
-    schedules = [torch.optim.lr_scheduler.LambdaLR(each, lambda step: _rate(step, steps)) for each in optimizers]
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+        for optimizer in optimizers
+    ]
     batches = _batches(rows, np.random.default_rng(seed))
     for step in range(1, steps + 1):
         loss = _accumulate_gradients(policy, next(batches))
@@ -176,7 +180,9 @@ def _negative_log_likelihood(policy, rows: list[_PictureRow]):
     adapter = policy.adapter
     opening = adapter.prompt_text("", num_images=1)
     pictures = [adapter.encode(opening, [decode_image(row.image)]) for row in rows]
-    pictures = [replace(picture, input_ids=picture.input_ids[:-1]) for picture in pictures]  # it ends in ASSISTANT
+    pictures = [
+        replace(picture, input_ids=picture.input_ids[:-1]) for picture in pictures
+    ]  # without ASSISTANT
     packed = pack(pictures, [[ids for ids, _ in row.questions] for row in rows], adapter, policy.model)
     answered = torch.cat([torch.arange(len(ids)) >= asked for row in rows for ids, asked in row.questions])
     logprobs, _ = policy(packed)

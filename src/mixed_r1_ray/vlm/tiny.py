@@ -1,8 +1,8 @@
 """Tiny vision-language models of both families, made from scratch and saved as ordinary checkpoints.
 
-The classes are the real ones (`InternVLForConditionalGeneration`, `Qwen2_5_VLForConditionalGeneration`), so whatever
-loads an 8B model loads these. A picture of 112 x 112 becomes 8 x 8 patches and 16 image tokens in both. Heads of 32 are
-the smallest that vLLM's CPU attention knows.
+The classes are the real ones (`InternVLForConditionalGeneration`, `Qwen2_5_VLForConditionalGeneration`), so
+whatever loads an 8B model loads these. A picture of 112 x 112 becomes 64 patches, 16 image tokens. Heads
+of 32 are the smallest that vLLM's CPU attention knows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Family = Literal["internvl", "qwen2_5_vl"]
 SIDE, PATCH, MERGE, HEAD = 112, 14, 2, 32
 WIDTH, VISION_LAYERS, TEXT_LAYERS = 128, 3, 4
 MAX_LENGTH = 512
-WHITE_IS_ZERO = {"image_mean": [1.0, 1.0, 1.0], "image_std": [0.5, 0.5, 0.5]}  # an empty patch embeds to nothing
+WHITE_IS_ZERO = {"image_mean": [1.0, 1.0, 1.0], "image_std": [0.5, 0.5, 0.5]}  # blank patches are 0
 
 MEDIA_TOKENS: dict[str, dict[str, str]] = {
     "internvl": {
@@ -74,7 +74,7 @@ def build_processor(family: Family, texts: Iterable[str]) -> ProcessorMixin:
 
 
 def build_model(family: Family, tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
-    """A model of 1.5 M (InternVL) or 2.1 M (Qwen2.5-VL) parameters in float32, initialised to learn within minutes."""
+    """An untrained model of 1.7 M (InternVL) or 2.1 M (Qwen2.5-VL) parameters, float32."""
     import torch
     import transformers
 

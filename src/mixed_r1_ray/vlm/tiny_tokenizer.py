@@ -1,7 +1,7 @@
 """A word-level tokenizer made from the texts it must cover.
 
-It is lossless: a token keeps the space before its word, and decoding joins tokens without any. Numbers, reasoning tags
-and placeholders are one token each.
+It is lossless: a token keeps the space before its word, and decoding joins tokens without any. Numbers,
+reasoning tags and placeholders are one token each.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 WORDS = r" ?[A-Za-z]+| ?[0-9]+| ?[^A-Za-z0-9\s]|\s"
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-PAD, UNKNOWN, USER, ASSISTANT, END = CHAT_TOKENS = ("<|pad|>", "<|unknown|>", "<|user|>", "<|assistant|>", "<|end|>")
+PAD, UNKNOWN, USER, ASSISTANT, END = "<|pad|>", "<|unknown|>", "<|user|>", "<|assistant|>", "<|end|>"
 
 
 def build_tokenizer(texts: Iterable[str], media_tokens: dict[str, str]) -> PreTrainedTokenizerFast:
@@ -29,12 +29,26 @@ def build_tokenizer(texts: Iterable[str], media_tokens: dict[str, str]) -> PreTr
     split = pre_tokenizers.Split(Regex(WORDS), "isolated")
     words = {word.strip(" ") for text in texts for word, _ in split.pre_tokenize_str(text)}
     words |= {*string.ascii_letters, *string.punctuation, *(str(number) for number in range(113))}
-    vocabulary = [*CHAT_TOKENS, "\n", " ", *(form for word in sorted(words - {"", "\n"}) for form in (word, f" {word}"))]
+    words -= {"", "\n"}
+    vocabulary = [
+        PAD,
+        UNKNOWN,
+        USER,
+        ASSISTANT,
+        END,
+        "\n",
+        " ",
+        *sorted(words),
+        *(f" {word}" for word in sorted(words)),
+    ]
 
-    backend = Tokenizer(models.WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token=UNKNOWN))
+    ids = {word: index for index, word in enumerate(vocabulary)}
+    backend = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
     backend.pre_tokenizer = split
     backend.decoder = decoders.Fuse()
-    backend.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])  # not special: they stay in decoded text
+    backend.add_tokens(
+        [AddedToken(tag, normalized=False) for tag in TAGS]
+    )  # not special: decoding keeps them
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token=PAD,
@@ -50,8 +64,10 @@ def chat_template(picture: str) -> str:
     """A chat template in Jinja. `picture`: what stands for one picture before the processor expands it."""
     return (
         "{% for message in messages %}"
-        "{% if message['role'] == 'assistant' %}" + ASSISTANT + "{% elif message['role'] == 'user' %}" + USER + "{% endif %}"
-        "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+        "{% if message['role'] == 'assistant' %}" + ASSISTANT + "{% endif %}"
+        "{% if message['role'] == 'user' %}" + USER + "{% endif %}"
+        "{% if message['content'] is string %}{{ message['content'] }}"
+        "{% else %}{% for part in message['content'] %}"
         "{% if part['type'] == 'image' %}" + picture + "{% else %}{{ part['text'] }}{% endif %}"
         "{% endfor %}{% endif %}"
         "{% if message['role'] == 'assistant' %}" + END + "{% endif %}"
