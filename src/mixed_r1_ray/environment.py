@@ -8,11 +8,13 @@ from pathlib import Path
 
 from mixed_r1_ray.config import Config
 
-# Inherited by every process of a cluster that is started here: nothing of it is reachable from outside.
-LOOPBACK_ONLY = {
+# Inherited by every process of a cluster that is started here.
+LOCAL_CLUSTER = {
+    # Nothing of it is reachable from outside.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # without it Ray turns 127.0.0.1 into the machine's outer address
     "GLOO_SOCKET_IFNAME": "lo",
     "VLLM_HOST_IP": "127.0.0.1",
+    "RAY_worker_niceness": "0",  # Ray's default of 15 starves actors wherever the machine does anything else
 }
 QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -28,7 +30,7 @@ def cluster_address(config: Config) -> str | None:
 
 def prepare_environment(config: Config) -> None:
     """Sets what is not set yet. Call it before Ray is imported."""
-    settings = QUIET if cluster_address(config) else QUIET | LOOPBACK_ONLY
+    settings = QUIET if cluster_address(config) else QUIET | LOCAL_CLUSTER
     for name, value in settings.items():
         os.environ.setdefault(name, value)
     programs = str(Path(sys.executable).parent)  # torch looks for ninja on the PATH
