@@ -3,7 +3,7 @@
 Three kinds of picture, each 112 x 112: coloured shapes, bar charts, and the 8 x 8 scans that ship with
 scikit-learn (UCI "Optical Recognition of Handwritten Digits"). Every picture carries a few questions:
 
-    matching    shapes_yes_no, shapes_colour, digits_yes_no, digits_choice
+    matching    shapes_yes_no, shapes_choice, digits_choice
     chart       charts_value, charts_tallest
     iou         shapes_box
     open_ended  shapes_caption, charts_caption
@@ -133,23 +133,28 @@ def _shapes_picture(rng: np.random.Generator, split: str, index: int) -> tuple[I
         ("shapes_caption", "open_ended", "Describe the picture in one sentence.", f"I see {count} shapes.",
          f"{caption[0].upper()}{caption[1:]}.", None)
     )  # fmt: skip
-    ask = _shapes_yes_no if index % 2 else _shapes_colour
-    return picture, [*questions, ask(rng, colours, count)]
+    ask = _shapes_yes_no if index % 2 else _shapes_choice
+    asked = int(rng.integers(count))
+    return picture, [*questions, ask(rng, names[asked], places[asked])]
 
 
-def _shapes_yes_no(rng: np.random.Generator, colours: list[str], count: int) -> Question:
-    present = rng.random() < 0.5
-    colour = str(rng.choice(colours[:count] if present else colours[count:]))
-    think, answer = (f"I see {colour}.", "yes") if present else (f"I see no {colour}.", "no")
-    return "shapes_yes_no", "matching", f"Is there a shape in {colour}?", think, answer, None
+def _shapes_yes_no(rng: np.random.Generator, name: str, place: str) -> Question:
+    others = [other for other in QUADRANTS if other != place]
+    asked, answer = (place, "yes") if rng.random() < 0.5 else (str(rng.choice(others)), "no")
+    return (
+        "shapes_yes_no",
+        "matching",
+        f"Is the {name} at the {asked}?",
+        f"It is at the {place}.",
+        answer,
+        None,
+    )
 
 
-def _shapes_colour(rng: np.random.Generator, colours: list[str], count: int) -> Question:
-    """One of the four options is in the picture."""
-    colour = str(rng.choice(colours[:count]))
-    options = tuple(str(option) for option in rng.permutation([colour, *colours[count : count + 3]]))
-    question = f"Which of these colours is in the picture? {_lettered(options)}"
-    return "shapes_colour", "matching", question, f"I see {colour}.", colour, options
+def _shapes_choice(rng: np.random.Generator, name: str, place: str) -> Question:
+    options = tuple(str(option) for option in rng.permutation(QUADRANTS))
+    question = f"In which corner is the {name}? {_lettered(options)}"
+    return "shapes_choice", "matching", question, f"It is at the {place}.", place, options
 
 
 def _charts_picture(rng: np.random.Generator, split: str, index: int) -> tuple[Image.Image, list[Question]]:
@@ -190,13 +195,11 @@ def _digits_picture(rng: np.random.Generator, split: str, index: int) -> tuple[I
     picture = Image.new("RGB", (SIDE, SIDE), "white")
     picture.paste(ink.resize((size, size), Image.Resampling.BICUBIC), (left, top))
 
-    digit, think = str(labels[scan]), f"It looks like a {labels[scan]}."
+    digit = str(labels[scan])
     others = [str(other) for other in rng.permutation(10) if str(other) != digit]
-    if index % 2:
-        asked, answer = (digit, "yes") if rng.random() < 0.5 else (others[0], "no")
-        return picture, [("digits_yes_no", "matching", f"Is this digit a {asked}?", think, answer, None)]
     options = [str(option) for option in rng.permutation([digit, *others[:3]])]
     question = f"Which digit is this? {_lettered(options)}"
+    think = f"It looks like a {digit}."
     return picture, [("digits_choice", "matching", question, think, digit, tuple(options))]
 
 
