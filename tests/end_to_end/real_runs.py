@@ -75,7 +75,7 @@ class RealRun:
         """Command lines of all living processes of this run, by process id."""
         return marked_processes(self.mark)
 
-    def leftovers(self, timeout_s: float = 30.0) -> dict[int, str]:
+    def leftovers(self, timeout_s: float = 120.0) -> dict[int, str]:
         """Processes that outlive the run's end by more than `timeout_s`; none, if all is well."""
         deadline = time.monotonic() + timeout_s
         while (left := self.processes()) and time.monotonic() < deadline:

@@ -58,8 +58,10 @@ def head() -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _await_job_server(address: str, environment: dict[str, str], process: subprocess.Popen, log: Path) -> None:
+    """Returns when a job can be submitted: the server answers before the node's agent, which runs jobs, is there."""
     deadline = time.monotonic() + START_S
-    while subprocess.run([RAY, "job", "list", "--address", address], env=environment, capture_output=True).returncode:
+    nothing = [RAY, "job", "submit", "--address", address, "--", "true"]
+    while subprocess.run(nothing, env=environment, capture_output=True, timeout=START_S).returncode:
         assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]
         time.sleep(1)
 
