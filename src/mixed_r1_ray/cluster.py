@@ -12,6 +12,7 @@ import ray
 from mixed_r1_ray.cluster_plan import Plan, Role, make_plan
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.environment import cluster_address
+from mixed_r1_ray.interrupt import StopRequest
 from mixed_r1_ray.remote import fetch
 
 
@@ -23,11 +24,14 @@ def connected(config: Config, say: Callable[[str], None]) -> Iterator[Plan]:
     """
     address = cluster_address(config)
     say(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
-    if address:
-        ray.init(address=address, log_to_driver=config.cluster.actor_logs, logging_level=logging.ERROR)
-    else:
-        _start_here(config)
+    # An exception in the middle of ray.init can be lost in a callback, leave processes behind or crash at exit.
+    with StopRequest(say, "stopping as soon as Ray answers") as stop:
+        if address:
+            ray.init(address=address, log_to_driver=config.cluster.actor_logs, logging_level=logging.ERROR)
+        else:
+            _start_here(config)
     try:
+        stop.raise_if_requested()
         plan = make_plan(config)
         plan.check(ray.cluster_resources())
         yield plan

@@ -36,7 +36,7 @@ class Driver:
         self.sync(step)
         if step == 0:
             self.evaluate(step)
-        with StopRequest(self.journal.say) as stop:
+        with StopRequest(self.journal.say, "stopping after this step, with a checkpoint") as stop:
             while step < run.max_steps and not stop.requested:
                 step += 1
                 self.journal.step(step, self.train_step(step))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in mid-run: the first asks to stop after the step at hand, the second stops at once."""
+"""Ctrl-C and SIGTERM: outside the loop they end the run at once, within it after the step at hand."""
 
 from __future__ import annotations
 
@@ -9,12 +9,21 @@ from collections.abc import Callable
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StopRequest:
-    """Catches the signals for the length of a `with` block; does nothing off the main thread."""
+def interrupt_on_sigterm() -> None:
+    """Makes SIGTERM, which schedulers send, do what Ctrl-C does: raise KeyboardInterrupt."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
-    def __init__(self, say: Callable[[str], None]):
+
+class StopRequest:
+    """Keeps the first signal for later, for the length of a `with` block; a second one raises KeyboardInterrupt.
+
+    promise: what to tell the user at the first one. Does nothing off the main thread.
+    """
+
+    def __init__(self, say: Callable[[str], None], promise: str):
         self.requested = False
-        self._say = say
+        self._say, self._promise = say, promise
         self._former: dict[int, object] = {}
 
     def raise_if_requested(self) -> None:
@@ -35,4 +44,4 @@ class StopRequest:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        self._say("stopping after this step, with a checkpoint; once more to stop at once")
+        self._say(f"{self._promise}; once more to stop at once")

@@ -50,8 +50,10 @@ def _dispatch(argv: list[str]) -> None:
         return
 
     from .environment import prepare_environment
+    from .interrupt import interrupt_on_sigterm
 
     prepare_environment(config)
+    interrupt_on_sigterm()
     from .driver import run
 
     run(config)
