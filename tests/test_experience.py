@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ from mixed_r1_ray.config import AlgoConfig
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.experience import Experience, Scorer, check_unscored, make_batch, rollout_rows
 from mixed_r1_ray.rollout.pool import FinishedGroup
-from mixed_r1_ray.types import Group, GroupInfo, Prompt, RewardBreakdown, Rollout
+from mixed_r1_ray.types import BoxFrame, Group, GroupInfo, Prompt, RewardBreakdown, Rollout
 
 
 def prompt(prompt_id: str, num_tokens: int = 10) -> Prompt:
@@ -178,6 +179,17 @@ def test_metrics_get_what_was_scored_and_how_long_it_was():
     assert [part.total for part in scored.rewards] == [1.0, None]
 
 
+def test_rollout_log_keeps_what_scoring_took(monkeypatch):
+    one = Rollout(0, np.zeros(1, np.int32), np.zeros(1, np.float32), np.ones(1, np.int32), "text", True)
+    monkeypatch.setattr(module, "fetch", lambda refs, **_: [Group("a", np.arange(10), (one,))])
+    spoken = replace(
+        prompt("a"), choices=("red", "blue"), image_sizes=((640, 480), (9, 9)), box_frame=BoxFrame(1000, 1000)
+    )
+    experiences = [replace(experience("a", [1.0], (1,)), prompt=spoken)]
+    (row,) = rollout_rows(experiences, make_batch(1, experiences, AlgoConfig()))
+    assert (row.choices, row.image_size, row.box_frame) == (("red", "blue"), (640, 480), (1000, 1000))
+
+
 def test_rollout_log_has_a_row_a_response_beside_its_reward_and_advantage(monkeypatch):
     def rollout(index, versions):
         zeros = np.zeros(len(versions), np.float32)
@@ -197,4 +209,5 @@ def test_rollout_log_has_a_row_a_response_beside_its_reward_and_advantage(monkey
         None,
         False,
     )
+    assert (first.choices, first.image_size, first.box_frame) == (None, None, None)
     assert (second.response_tokens, second.prompt_tokens, second.reward_detail) == (5, 10, "a: worker died")

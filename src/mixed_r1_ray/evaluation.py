@@ -1,4 +1,4 @@
-"""Scores the policy on the held-out split: every prompt once greedily and once sampled at the training temperature."""
+"""Scores the policy on the held-out split: every prompt once greedily and once sampled as in training."""
 
 from __future__ import annotations
 
@@ -8,20 +8,27 @@ from collections.abc import Sequence
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.data.loader import PromptLoader
 from mixed_r1_ray.data.reader import RowInfo
-from mixed_r1_ray.experience import Experience, Scorer
+from mixed_r1_ray.experience import Experience, Scorer, as_pair
 from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.rollout.pool import RolloutPool
 from mixed_r1_ray.runtime.evaluation_table import EvalResult
-from mixed_r1_ray.types import BoxFrame, Group, SamplingConfig
+from mixed_r1_ray.types import Group, SamplingConfig
 
 CHUNK = 256  # prompts prepared and in flight at a time
-SEED_STEP = 0  # samples are seeded alike at every evaluation, so that before and after differ by the policy alone
+SEED_STEP = 0  # evaluations are seeded alike, so that before and after differ by the policy alone
 
 
 class Evaluator:
     """Evaluates whatever weights the engines hold."""
 
-    def __init__(self, config: Config, loader: PromptLoader, rows: Sequence[RowInfo], rollout: RolloutPool, scorer: Scorer):
+    def __init__(
+        self,
+        config: Config,
+        loader: PromptLoader,
+        rows: Sequence[RowInfo],
+        rollout: RolloutPool,
+        scorer: Scorer,
+    ):
         self.loader, self.rollout, self.scorer = loader, rollout, scorer
         self.indices = choose(rows, config.eval.prompts_per_type)
         length, temperature = config.rollout.max_new_tokens, config.rollout.temperature
@@ -69,12 +76,8 @@ def _results(mode: str, experiences: Sequence[Experience]) -> list[EvalResult]:
             question=experience.prompt.question,
             answer=experience.prompt.answer,
             image_size=experience.prompt.image_sizes[0] if experience.prompt.image_sizes else None,
-            box_frame=_as_pair(experience.prompt.box_frame),
+            box_frame=as_pair(experience.prompt.box_frame),
         )
         for experience, group in zip(experiences, groups, strict=True)
         for reward in experience.rewards
     ]
-
-
-def _as_pair(frame: BoxFrame | None) -> tuple[float, float] | None:
-    return None if frame is None else (frame.width, frame.height)

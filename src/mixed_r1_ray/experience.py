@@ -15,7 +15,7 @@ from mixed_r1_ray.rewards.worker import PendingScore, RewardPool
 from mixed_r1_ray.rollout.pool import FinishedGroup
 from mixed_r1_ray.runtime.metrics import ScoredGroup
 from mixed_r1_ray.runtime.rollout_log import RolloutRow
-from mixed_r1_ray.types import Group, GroupInfo, Prompt, RewardBreakdown, TrainBatch, TrainGroup
+from mixed_r1_ray.types import BoxFrame, Group, GroupInfo, Prompt, RewardBreakdown, TrainBatch, TrainGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,9 @@ class Experience:
     def scored(self) -> ScoredGroup:
         """The part that metrics are made of."""
         prompt, info = self.prompt, self.info
-        return ScoredGroup(prompt.reward_type, prompt.source, self.rewards, info.response_lengths, info.finished)
+        return ScoredGroup(
+            prompt.reward_type, prompt.source, self.rewards, info.response_lengths, info.finished
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class PendingExperience:
 
 
 class Scorer:
-    """Sends each group to a reward worker and, where there is one, to the reference, the moment it is finished."""
+    """Sends each group to the rewards and, where there is one, to the reference, the moment it is finished."""
 
     def __init__(self, rewards: RewardPool, references: Sequence, reference_timeout_s: float):
         self.rewards = rewards
@@ -71,7 +73,7 @@ class Scorer:
             yield PendingExperience(finished, score, reference)
 
     def collect(self, pending: Sequence[PendingExperience]) -> list[Experience]:
-        """The groups with their rewards, in the order of their prompt ids: the same whichever engine was faster."""
+        """The groups with their rewards, in the order of their prompt ids, whichever engine was faster."""
         experiences = [
             Experience(
                 part.finished.prompt,
@@ -86,7 +88,11 @@ class Scorer:
 
     def await_references(self, experiences: Sequence[Experience], step: int) -> None:
         """Returns when all reference log-probabilities are made."""
-        refs = [experience.reference_logprobs for experience in experiences if experience.reference_logprobs is not None]
+        refs = [
+            experience.reference_logprobs
+            for experience in experiences
+            if experience.reference_logprobs is not None
+        ]
         wait_for(refs, what=f"reference judging step {step}", deadline_s=self.reference_timeout_s)
 
 
@@ -102,7 +108,7 @@ def check_unscored(step: int, experiences: Sequence[Experience], allowed: float)
 
 
 def make_batch(step: int, experiences: Sequence[Experience], algo: AlgoConfig) -> TrainBatch:
-    """Advantages of the step's groups, as the learners take them. Raises UserError where there is nothing to learn."""
+    """Advantages of the step's groups, as the learners take them. Raises UserError if there is nothing to learn."""
     totals = [tuple(reward.total for reward in experience.rewards) for experience in experiences]
     advantages = group_advantages(totals, algo.scale_rewards, algo.std_floor)
     groups = tuple(
@@ -134,7 +140,9 @@ def make_batch(step: int, experiences: Sequence[Experience], algo: AlgoConfig) -
 def rollout_rows(experiences: Sequence[Experience], batch: TrainBatch) -> list[RolloutRow]:
     """The step's responses with what they earned, for people to read."""
     groups: list[Group] = fetch(
-        [experience.group for experience in experiences], what="responses for the rollout log", deadline_s=60.0
+        [experience.group for experience in experiences],
+        what="responses for the rollout log",
+        deadline_s=60.0,
     )
     return [
         RolloutRow(
@@ -155,7 +163,17 @@ def rollout_rows(experiences: Sequence[Experience], batch: TrainBatch) -> list[R
             prompt_tokens=experience.prompt.num_tokens,
             response_tokens=len(rollout.token_ids),
             finished=rollout.finished,
+            choices=experience.prompt.choices,
+            image_size=experience.prompt.image_sizes[0] if experience.prompt.image_sizes else None,
+            box_frame=as_pair(experience.prompt.box_frame),
         )
         for experience, trained, group in zip(experiences, batch.groups, groups, strict=True)
-        for rollout, reward, advantage in zip(group.rollouts, experience.rewards, trained.advantages, strict=True)
+        for rollout, reward, advantage in zip(
+            group.rollouts, experience.rewards, trained.advantages, strict=True
+        )
     ]
+
+
+def as_pair(frame: BoxFrame | None) -> tuple[float, float] | None:
+    """(width, height), as files hold it."""
+    return None if frame is None else (frame.width, frame.height)

@@ -24,13 +24,17 @@ ROW = RolloutRow(
     prompt_tokens=20,
     response_tokens=6,
     finished=True,
+    choices=("five", "six"),
+    image_size=(640, 480),
+    box_frame=(1000.0, 1000.0),
 )
 
 
 def test_rows_come_back_with_unscored_as_null(tmp_path):
     unscored = replace(
-        ROW, sample_index=1, reward_total=None, reward_task=None, reward_format=None, advantage=None
-    )
+        ROW, sample_index=1, reward_total=None, reward_task=None, reward_format=None, advantage=None,
+        choices=None, image_size=None, box_frame=None,
+    )  # fmt: skip
     path = write_rollouts(tmp_path / "rollouts", 10, [ROW, unscored])
     assert path.name == "step_000010.parquet"
     assert read_rollouts(path) == [ROW, unscored]

@@ -11,7 +11,7 @@ from mixed_r1_ray.runtime import atomic
 
 @dataclass(frozen=True, slots=True)
 class RolloutRow:
-    """One response. Rewards and advantage are None where it could not be scored."""
+    """One response, with all that scoring took. Rewards and advantage are None where it was not scored."""
 
     prompt_id: str
     source: str
@@ -30,6 +30,9 @@ class RolloutRow:
     prompt_tokens: int
     response_tokens: int
     finished: bool
+    choices: tuple[str, ...] | None = None
+    image_size: tuple[int, int] | None = None  # (width, height), original pixels: the frame of gold boxes
+    box_frame: tuple[float, float] | None = None  # (width, height) of the frame the model speaks in
 
 
 def write_rollouts(folder: Path, step: int, rows: Sequence[RolloutRow]) -> Path:
@@ -37,7 +40,15 @@ def write_rollouts(folder: Path, step: int, rows: Sequence[RolloutRow]) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {"str": pa.string(), "int": pa.int64(), "float | None": pa.float64(), "bool": pa.bool_()}
+    kinds = {
+        "str": pa.string(),
+        "int": pa.int64(),
+        "float | None": pa.float64(),
+        "bool": pa.bool_(),
+        "tuple[str, ...] | None": pa.list_(pa.string()),
+        "tuple[int, int] | None": pa.list_(pa.int64()),
+        "tuple[float, float] | None": pa.list_(pa.float64()),
+    }
     schema = pa.schema(
         [pa.field("step", pa.int64()), *(pa.field(f.name, kinds[f.type]) for f in fields(RolloutRow))]
     )
@@ -54,4 +65,9 @@ def read_rollouts(path: Path) -> list[RolloutRow]:
     import pyarrow.parquet as pq
 
     names = [f.name for f in fields(RolloutRow)]
-    return [RolloutRow(**row) for row in pq.read_table(path, columns=names).to_pylist()]
+    rows = pq.read_table(path, columns=names).to_pylist()
+    return [RolloutRow(**{name: _frozen(value) for name, value in row.items()}) for row in rows]
+
+
+def _frozen(value):
+    return tuple(value) if isinstance(value, list) else value
