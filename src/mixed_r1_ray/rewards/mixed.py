@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from mixed_r1_ray.errors import UserError
@@ -12,23 +11,8 @@ from mixed_r1_ray.rewards.embeddings import EmbeddingTable
 from mixed_r1_ray.rewards.format import format_score
 from mixed_r1_ray.rewards.options import RewardOptions, nearest
 from mixed_r1_ray.rewards.parse import GoldError, TaskScore, extract_answer
+from mixed_r1_ray.rewards.sample import RewardRequest
 from mixed_r1_ray.types import REWARD_TYPES, BoxFrame, RewardBreakdown
-
-
-@dataclass(frozen=True, slots=True)
-class RewardRequest:
-    """One response to score. gold as a record stores it: text, boxes as JSON in original pixels.
-
-    image_size: (width, height) in original pixels. box_frame: the one that boxes are said in; None: the same.
-    """
-
-    reward_type: str
-    response: str
-    gold: str
-    question: str | None = None
-    choices: tuple[str, ...] | None = None
-    image_size: tuple[int, int] | None = None
-    box_frame: BoxFrame | None = None
 
 
 def score(

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mixed_r1_ray.config import RewardConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,12 @@ class RewardOptions:
                 raise ValueError(f"{name}={getattr(self, name)}: expected a number from 0 to 1")
         if not 0.0 <= self.bmas_baseline < 1.0:
             raise ValueError(f"bmas_baseline={self.bmas_baseline}: expected a number from 0 to below 1")
+
+    @classmethod
+    def from_config(cls, reward: RewardConfig) -> RewardOptions:
+        """Those that the `reward` section of a configuration names."""
+        named = [field.name for field in fields(cls) if hasattr(reward, field.name)]
+        return cls(**{name: getattr(reward, name) for name in named})
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, object]) -> RewardOptions:
