@@ -122,6 +122,8 @@ class RewardConfig:
     #: Reward worker processes, and logical CPUs of each.
     num_workers: Count = 1
     cpus_per_worker: NonNegative = 0.1
+    #: Most groups of one call: those that wait when a worker is free are scored together.
+    batch_groups: Count = 8
     #: Weights of the two parts of a reward: total = task_weight * task + format_weight * format.
     task_weight: NonNegative = 1.0
     format_weight: NonNegative = 0.5
@@ -133,7 +135,7 @@ class RewardConfig:
     iou_threshold: Fraction = 0.5
     #: How BMAS joins its two directions: their arithmetic mean, or their harmonic one (f1).
     bmas_mode: Literal["mean", "f1"] = "mean"
-    #: Seconds for one group.
+    #: Seconds for one group; a call of several has that many times as long.
     timeout_s: Positive = 60.0
     #: Run stops when more than this fraction of a step's samples could not be scored.
     max_unscored_fraction: Fraction = 0.1

@@ -11,7 +11,7 @@ from mixed_r1_ray.algo.advantages import group_advantages
 from mixed_r1_ray.config import AlgoConfig
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.remote import fetch, wait_for
-from mixed_r1_ray.rewards.worker import PendingScore, RewardPool
+from mixed_r1_ray.rewards.pool import PendingScore, RewardPool
 from mixed_r1_ray.rollout.pool import FinishedGroup
 from mixed_r1_ray.runtime.metrics import ScoredGroup
 from mixed_r1_ray.runtime.rollout_log import RolloutRow

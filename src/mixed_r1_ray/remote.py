@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from mixed_r1_ray.errors import UserError
 
@@ -15,10 +15,15 @@ class ActorFailure(UserError):
     """An actor died, did not answer in time, or raised something unforeseen."""
 
 
+class ActorDied(ActorFailure):
+    """An actor's process is gone or cannot be reached; Ray may be restarting it."""
+
+
 def fetch(refs: Any, *, what: str, deadline_s: float) -> Any:
     """`ray.get` of one reference or a list of them.
 
-    Raises the UserError that an actor raised as it was raised there, and ActorFailure, naming `what`, for all else.
+    Raises the UserError that an actor raised as it was raised there; for all else ActorFailure, naming `what`:
+    ActorDied where the process is gone.
     """
     try:
         return ray.get(refs, timeout=deadline_s)
@@ -36,18 +41,21 @@ def wait_for(refs: Sequence[Any], *, what: str, deadline_s: float) -> None:
         return
     done, missing = ray.wait(list(refs), num_returns=len(refs), timeout=deadline_s, fetch_local=False)
     if missing:
-        raise ActorFailure(f"{what}: {len(missing)} of {len(refs)} answers missing after {deadline_s:g} s")
+        raise ActorFailure(
+            f"{what}: {len(missing)} of {len(refs)} answers missing after {deadline_s:g} s"
+        )
 
 
-def _remote_cause(error: RayTaskError, what: str) -> UserError:
+def _remote_cause(error: RayTaskError, what: str, failure: type[ActorFailure] = ActorFailure) -> UserError:
     cause = error.cause
     if isinstance(cause, UserError):
         return cause
-    return ActorFailure(f"{what}: {type(cause).__name__}: {cause}\n{error}")
+    return failure(f"{what}: {type(cause).__name__}: {cause}\n{error}")
 
 
 def _death(error: RayError, what: str) -> UserError:
-    """An actor that is gone. Where its constructor raised, Ray wraps that error as the only argument of its own."""
+    """An actor that is gone. If its constructor raised, Ray wraps that error as the only argument of its own."""
     if error.args and isinstance(error.args[0], RayTaskError):
-        return _remote_cause(error.args[0], what)
-    return ActorFailure(f"{what}: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
+        return _remote_cause(error.args[0], what, ActorDied)
+    failure = ActorDied if isinstance(error, RayActorError) else ActorFailure
+    return failure(f"{what}: {type(error).__name__}: {str(error).strip().splitlines()[0]}")

@@ -18,7 +18,7 @@ from mixed_r1_ray.experience import Scorer
 from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.policy.group import LearnerGroup
 from mixed_r1_ray.remote import fetch
-from mixed_r1_ray.rewards.worker import RewardPool
+from mixed_r1_ray.rewards.pool import RewardPool
 from mixed_r1_ray.rollout.pool import RolloutPool
 from mixed_r1_ray.runtime.journal import Journal
 from mixed_r1_ray.runtime.run_dir import RunDir
@@ -68,7 +68,8 @@ def start_parts(config: Config, plan: Plan, splits: dict[str, str], run_dir: Run
     await_ready(actors, config, journal.say)
     checkpoints = Checkpointer(config, run_dir, learners, journal)
     rollout = RolloutPool(actors.rollout, config.rollout.timeout_s)
-    rewards = RewardPool(actors.reward, config.reward.timeout_s, journal.warn)
+    reward = config.reward
+    rewards = RewardPool(actors.reward, reward.timeout_s, journal.warn, reward.batch_groups)
     scorer = Scorer(rewards, actors.reference, config.reference.timeout_s)
     loaders = {
         split: PromptLoader(

@@ -1,103 +1,56 @@
-"""The reward actors, and the pool that gets every group scored by one of them or says why not."""
+"""The reward actor. How groups reach one and what happens when it dies is `rewards.pool`'s business."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 import ray
-from ray import ObjectRef
 
 from mixed_r1_ray.config import Config
-from mixed_r1_ray.remote import ActorFailure, fetch
-from mixed_r1_ray.rewards import EmbeddingTable, RewardOptions, RewardRequest, score_batch
+from mixed_r1_ray.rewards import EmbeddingTable, RewardSample, RewardScorer
 from mixed_r1_ray.types import Group, Prompt, RewardBreakdown
 
 
-@ray.remote
+@ray.remote(max_restarts=-1)
 class RewardWorker:
     """Scores groups. Holds the rows of the embedding matrix that captions have used so far, and no model."""
 
     def __init__(self, config: Config):
-        reward = config.reward
-        self.embeddings = EmbeddingTable.from_checkpoint(config.model.path)
-        self.options = RewardOptions(
-            task_weight=reward.task_weight,
-            format_weight=reward.format_weight,
-            chart_mode=reward.chart_mode,
-            iou_mode=reward.iou_mode,
-            iou_threshold=reward.iou_threshold,
-            bmas_mode=reward.bmas_mode,
+        self.scorer = RewardScorer.from_config(
+            config.reward, EmbeddingTable.from_checkpoint(config.model.path)
         )
 
+    @ray.method(max_task_retries=-1)  # so that a process that is being restarted answers once it is there
     def ready(self) -> bool:
         return True
 
-    def score(self, prompt: Prompt, group: Group, progress: float) -> tuple[RewardBreakdown, ...]:
-        """One breakdown a response, in order. progress: fraction of the run done, for the dynamic IoU threshold."""
-        requests = [
-            RewardRequest(
-                reward_type=prompt.reward_type,
-                response=rollout.text,
-                gold=prompt.answer,
-                question=prompt.question,
-                choices=prompt.choices,
-                image_size=prompt.image_sizes[0] if prompt.image_sizes else None,
-                box_frame=prompt.box_frame,
-            )
-            for rollout in group.rollouts
-        ]
-        return tuple(score_batch(requests, embeddings=self.embeddings, options=replace(self.options, progress=progress)))
+    def score(
+        self, prompts: Sequence[Prompt], progress: float, *groups: Group
+    ) -> list[tuple[RewardBreakdown, ...]]:
+        """One tuple a group, one breakdown a response, in order; all groups are scored as one batch.
+
+        groups: one a prompt, passed as references. progress: fraction of the run done, for iou_mode=dynamic.
+        """
+        samples = [samples_of(prompt, group) for prompt, group in zip(prompts, groups, strict=True)]
+        flat = [sample for group in samples for sample in group]
+        breakdowns = iter(self.scorer.score(flat, progress=progress))
+        return [tuple(next(breakdowns) for _ in group) for group in samples]
 
 
-@dataclass(frozen=True, slots=True)
-class PendingScore:
-    """A group that is being scored."""
-
-    prompt: Prompt
-    group: ObjectRef
-    num_samples: int
-    progress: float
-    worker: int
-    answer: ObjectRef
-
-
-class RewardPool:
-    """Spreads groups over the workers; one that fails is tried once more elsewhere, then counts as unscored."""
-
-    def __init__(self, workers: Sequence, timeout_s: float, warn: Callable[[str], None]):
-        self.workers = list(workers)
-        self.timeout_s = timeout_s
-        self.warn = warn
-        self._turn = 0
-
-    def submit(self, prompt: Prompt, group: ObjectRef, num_samples: int, progress: float) -> PendingScore:
-        """Starts scoring; returns at once."""
-        self._turn = (self._turn + 1) % len(self.workers)
-        light = replace(prompt, images=None, inputs=None)
-        return self._send(light, group, num_samples, progress, self._turn)
-
-    def collect(self, pending: PendingScore) -> tuple[RewardBreakdown, ...]:
-        """The group's rewards; all None, with a warning that names the cause, where two workers could not score it."""
-        try:
-            return self._fetch(pending)
-        except ActorFailure as first:
-            retry = (pending.worker + 1) % len(self.workers)
-            again = self._send(pending.prompt, pending.group, pending.num_samples, pending.progress, retry)
-            try:
-                return self._fetch(again)
-            except ActorFailure as second:
-                self.warn(f"prompt {pending.prompt.prompt_id!r} ({pending.prompt.source}) was not scored: {second}")
-                return (_unscored(pending.prompt, f"{first}; {second}"),) * pending.num_samples
-
-    def _send(self, prompt: Prompt, group: ObjectRef, num_samples: int, progress: float, worker: int) -> PendingScore:
-        answer = self.workers[worker].score.remote(prompt, group, progress)
-        return PendingScore(prompt, group, num_samples, progress, worker, answer)
-
-    def _fetch(self, pending: PendingScore) -> tuple[RewardBreakdown, ...]:
-        what = f"reward[{pending.worker}] scoring prompt {pending.prompt.prompt_id!r}"
-        return fetch(pending.answer, what=what, deadline_s=self.timeout_s)
-
-
-def _unscored(prompt: Prompt, reason: str) -> RewardBreakdown:
-    return RewardBreakdown(prompt.reward_type, None, None, None, reason)
+def samples_of(prompt: Prompt, group: Group) -> list[RewardSample]:
+    """What there is to score of a group, ordered by sample_index."""
+    return [
+        RewardSample(
+            reward_type=prompt.reward_type,
+            response=rollout.text,
+            gold=prompt.answer,
+            question=prompt.question,
+            choices=prompt.choices,
+            image_size=prompt.image_sizes[0] if prompt.image_sizes else None,
+            box_frame=prompt.box_frame,
+            prompt_id=prompt.prompt_id,
+            source=prompt.source,
+            sample_index=rollout.sample_index,
+        )
+        for rollout in group.rollouts
+    ]
