@@ -89,7 +89,8 @@ def test_unscored_samples_up_to_the_allowed_fraction_pass():
 def test_more_unscored_samples_stop_with_step_numbers_key_and_a_cause():
     groups = [experience("a", [1.0, 0.0], (1, 1)), experience("b", [None, 1.0], (1, 1))]
     with pytest.raises(
-        UserError, match=r"step 3: 1 of 4 .*reward\.max_unscored_fraction.* 10%.*b: worker died"
+        UserError,
+        match=r"step 3: 1 of 4 .*reward\.max_unscored_fraction.* 10%.*shapes 1.*'b', sample 0.*worker died",
     ):
         check_unscored(3, groups, allowed=0.1)
 
@@ -130,22 +131,32 @@ def test_each_group_is_scored_before_the_next_one_is_waited_for():
             assert len(rewards.submitted) == number
             yield finished(name)
 
-    pending = Scorer(rewards, [], 1.0).submit_all(stream(), progress=0.3)
+    pending = Scorer(rewards, [], 1.0, print).submit_all(stream(), progress=0.3)
     assert rewards.submitted == [(name, f"group of {name}", 2, 0.3) for name in "cab"]
     assert [part.reference_logprobs for part in pending] == [None] * 3
 
 
 def test_experiences_come_in_the_order_of_prompt_ids_whichever_was_finished_first():
-    scorer = Scorer(Rewards(), [], 1.0)
+    scorer = Scorer(Rewards(), [], 1.0, print)
     collected = scorer.collect(scorer.submit_all(map(finished, "cab")))
     assert [part.prompt.prompt_id for part in collected] == ["a", "b", "c"]
     assert [part.rewards[0].detail for part in collected] == ["a", "b", "c"]
     assert [part.group for part in collected] == ["group of a", "group of b", "group of c"]
 
 
+def test_samples_that_could_not_be_scored_are_told_when_they_are_collected():
+    told = []
+    rewards = Rewards()
+    rewards.collect = lambda pending: (reward(1.0), reward(None, "ValueError: bad"))
+    scorer = Scorer(rewards, [], 1.0, told.append)
+    scorer.collect(scorer.submit_all(map(finished, "ba")))
+    assert len(told) == 1 and "2 samples" in told[0]
+    assert "prompt 'a', sample 1 (source shapes): ValueError: bad" in told[0]
+
+
 def test_references_take_turns_and_each_group_keeps_its_own_answer():
     actors, asked = references(2)
-    scorer = Scorer(Rewards(), actors, 1.0)
+    scorer = Scorer(Rewards(), actors, 1.0, print)
     collected = scorer.collect(scorer.submit_all(map(finished, "cab")))
     assert {number for number, _, _ in asked} == {0, 1}
     assert [(inputs, group) for _, inputs, group in asked] == [
@@ -156,7 +167,7 @@ def test_references_take_turns_and_each_group_keeps_its_own_answer():
 
 def test_evaluation_asks_no_reference():
     actors, asked = references(1)
-    Scorer(Rewards(), actors, 1.0).submit_all([finished("a")], with_reference=False)
+    Scorer(Rewards(), actors, 1.0, print).submit_all([finished("a")], with_reference=False)
     assert asked == []
 
 
@@ -167,7 +178,7 @@ def test_reference_answers_are_awaited_by_name_and_deadline(monkeypatch):
         experience("a", [1.0], (1,)),
         Experience(prompt("b"), finished("b").info, "g", (reward(1.0),), None),
     ]
-    Scorer(Rewards(), [], 12.0).await_references(groups, step=5)
+    Scorer(Rewards(), [], 12.0, print).await_references(groups, step=5)
     assert waited["refs"] == ["reference of a"]
     assert "step 5" in waited["what"] and waited["deadline_s"] == 12.0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ray import ObjectRef
@@ -12,6 +12,7 @@ from mixed_r1_ray.config import AlgoConfig
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.remote import fetch, wait_for
 from mixed_r1_ray.rewards.pool import PendingScore, RewardPool
+from mixed_r1_ray.rewards.unscored import Unscored, UnscoredWarnings, count_by_source, find_unscored
 from mixed_r1_ray.rollout.pool import FinishedGroup
 from mixed_r1_ray.runtime.metrics import ScoredGroup
 from mixed_r1_ray.runtime.rollout_log import RolloutRow
@@ -35,6 +36,10 @@ class Experience:
             prompt.reward_type, prompt.source, self.rewards, info.response_lengths, info.finished
         )
 
+    def unscored(self) -> list[Unscored]:
+        """Its samples that have no reward."""
+        return find_unscored(self.prompt.prompt_id, self.prompt.source, self.rewards)
+
 
 @dataclass(frozen=True, slots=True)
 class PendingExperience:
@@ -46,10 +51,17 @@ class PendingExperience:
 
 
 class Scorer:
-    """Sends each group to the rewards and, where there is one, to the reference, the moment it is finished."""
+    """Sends each group to the rewards and, if there is one, to the reference, the moment it is finished."""
 
-    def __init__(self, rewards: RewardPool, references: Sequence, reference_timeout_s: float):
+    def __init__(
+        self,
+        rewards: RewardPool,
+        references: Sequence,
+        reference_timeout_s: float,
+        warn: Callable[[str], None],
+    ):
         self.rewards = rewards
+        self.unscored_warnings = UnscoredWarnings(warn)
         self.references = list(references)
         self.reference_timeout_s = reference_timeout_s
         self._turn = 0
@@ -84,7 +96,9 @@ class Scorer:
             )
             for part in pending
         ]
-        return sorted(experiences, key=lambda experience: experience.prompt.prompt_id)
+        experiences.sort(key=lambda experience: experience.prompt.prompt_id)
+        self.unscored_warnings.add(sample for experience in experiences for sample in experience.unscored())
+        return experiences
 
     def await_references(self, experiences: Sequence[Experience], step: int) -> None:
         """Returns when all reference log-probabilities are made."""
@@ -98,17 +112,17 @@ class Scorer:
 
 def check_unscored(step: int, experiences: Sequence[Experience], allowed: float) -> None:
     """Raises UserError where more than `allowed` of the step's samples could not be scored."""
-    rewards = [reward for experience in experiences for reward in experience.rewards]
-    unscored = [reward for reward in rewards if reward.total is None]
-    if len(unscored) > allowed * len(rewards):
+    unscored = [sample for experience in experiences for sample in experience.unscored()]
+    total = sum(len(experience.rewards) for experience in experiences)
+    if len(unscored) > allowed * total:
         raise UserError(
-            f"step {step}: {len(unscored)} of {len(rewards)} samples could not be scored (reward.max_unscored_fraction "
-            f"allows {allowed:.0%}); the first one: {unscored[0].detail}"
+            f"step {step}: {len(unscored)} of {total} samples could not be scored (reward.max_unscored_fraction "
+            f"allows {allowed:.0%}); by source: {count_by_source(unscored)}; the first one: {unscored[0]}"
         )
 
 
 def make_batch(step: int, experiences: Sequence[Experience], algo: AlgoConfig) -> TrainBatch:
-    """Advantages of the step's groups, as the learners take them. Raises UserError if there is nothing to learn."""
+    """What the learners take, advantages included. Raises UserError if there is nothing to learn."""
     totals = [tuple(reward.total for reward in experience.rewards) for experience in experiences]
     advantages = group_advantages(totals, algo.scale_rewards, algo.std_floor)
     groups = tuple(

@@ -22,8 +22,8 @@ class ActorDied(ActorFailure):
 def fetch(refs: Any, *, what: str, deadline_s: float) -> Any:
     """`ray.get` of one reference or a list of them.
 
-    Raises the UserError that an actor raised as it was raised there; for all else ActorFailure, naming `what`:
-    ActorDied where the process is gone.
+    Raises the UserError that an actor raised as it was raised there, and ActorFailure, naming `what`, for all
+    else: ActorDied where the process is gone.
     """
     try:
         return ray.get(refs, timeout=deadline_s)
@@ -54,7 +54,7 @@ def _remote_cause(error: RayTaskError, what: str, failure: type[ActorFailure] = 
 
 
 def _death(error: RayError, what: str) -> UserError:
-    """An actor that is gone. If its constructor raised, Ray wraps that error as the only argument of its own."""
+    """An actor that is gone. Where its constructor raised, Ray's error has that one as its only argument."""
     if error.args and isinstance(error.args[0], RayTaskError):
         return _remote_cause(error.args[0], what, ActorDied)
     failure = ActorDied if isinstance(error, RayActorError) else ActorFailure

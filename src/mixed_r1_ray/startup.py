@@ -70,7 +70,7 @@ def start_parts(config: Config, plan: Plan, splits: dict[str, str], run_dir: Run
     rollout = RolloutPool(actors.rollout, config.rollout.timeout_s)
     reward = config.reward
     rewards = RewardPool(actors.reward, reward.timeout_s, journal.warn, reward.batch_groups)
-    scorer = Scorer(rewards, actors.reference, config.reference.timeout_s)
+    scorer = Scorer(rewards, actors.reference, config.reference.timeout_s, journal.warn)
     loaders = {
         split: PromptLoader(
             actors.data, split, config, rows[split].bad_rows, lambda bad: journal.warn(f"skipped: {bad}")

@@ -54,8 +54,8 @@ class RewardPool:
     """Groups wait in one queue; a worker that is free takes up to `batch_groups` of them as one call.
 
     A call of n groups has n times timeout_s. One that fails, overruns or dies with its worker is repeated,
-    group by group and on another worker if there is one, so that a bad group takes no other down with it. A worker
-    that died, or was killed for overrunning, is restarted and gets nothing to do before it answers.
+    group by group and on another worker if there is one, so that a bad group takes no other down with it.
+    A worker that died, or was killed for overrunning, is restarted and gets nothing to do before it answers.
     """
 
     def __init__(

@@ -34,6 +34,7 @@ MAY_CHANGE = (
     "*.threads",
     "data.num_workers",
     "reward.num_workers",
+    "reward.batch_groups",
     "rollout.num_workers",
     "rollout.kv_cache_gib",
     "rollout.gpu_memory_fraction",
