@@ -135,6 +135,24 @@ class RewardConfig:
     iou_threshold: Fraction = 0.5
     #: How BMAS joins its two directions: their arithmetic mean, or their harmonic one (f1).
     bmas_mode: Literal["mean", "f1"] = "mean"
+    #: Lists in charts: the order of their elements counts.
+    chart_ordered: bool = False
+    #: BMAS: b of the rescale (s - b) / (1 - b), what repeated 3-grams and a length unlike the gold's cost.
+    bmas_baseline: Annotated[float, Bounds(least=0, most=0.999)] = 0.0
+    bmas_repetition_penalty: Fraction = 0.0
+    bmas_length_penalty: Fraction = 0.0
+    #: BMAS leaves punctuation out.
+    bmas_drop_punctuation: bool = False
+    #: Counting: 1 for the same number, or nearness, 1 - |p - g| / max(p, g).
+    counting_mode: Literal["exact", "relative"] = "exact"
+    #: Your reward function: path.py:function, or the name of an entry point of the group mixed_r1_ray.rewards.
+    custom: str | None = None
+    #: Reward types that it scores, in place of the built-in reward.
+    custom_types: list[str] = field(default_factory=lambda: ["custom"])
+    #: Seconds that it may take for a sample, or for a call where it takes a batch.
+    custom_timeout_s: Positive = 10.0
+    #: Seconds that math may take for one answer.
+    math_timeout_s: Positive = 5.0
     #: Seconds for one group; a call of several has that many times as long.
     timeout_s: Positive = 60.0
     #: Run stops when more than this fraction of a step's samples could not be scored.
@@ -201,7 +219,7 @@ class GuardConfig:
     max_logprob_mismatch: Positive | None = None
     #: Most KL(policy || reference) before the first update; null: 1e-6 in float32, 1e-2 in bfloat16.
     max_initial_kl: Positive | None = None
-    #: Prompts that the start-up proof samples.
+    #: Prompts that the start-up proof samples; at least one for each engine.
     num_probe_prompts: Count = 4
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from .config import Config
+from .types import REWARD_TYPES
 
 TINY_FAMILIES = ("internvl", "qwen2_5_vl")
 
@@ -61,6 +62,25 @@ def _reward_is_not_zero(config: Config) -> str | None:
     return None
 
 
+def _custom_types_are_types(config: Config) -> str | None:
+    for kind in config.reward.custom_types:
+        if kind not in REWARD_TYPES:
+            near = get_close_matches(kind, REWARD_TYPES, n=1)
+            return f"reward.custom_types names {kind!r}; " + (
+                f"did you mean {near[0]!r}?" if near else f"reward types are {', '.join(REWARD_TYPES)}"
+            )
+    if config.reward.custom is None and config.reward.custom_types != ["custom"]:
+        return f"reward.custom_types {config.reward.custom_types}, but reward.custom names no function to score them"
+    return None
+
+
+def _custom_file_exists(config: Config) -> str | None:
+    path, colon, name = (config.reward.custom or "").rpartition(":")
+    if colon and path.endswith(".py") and not Path(path).is_file():
+        return f"reward.custom {path}:{name}: there is no file {path}"
+    return None
+
+
 def _pixels_in_order(config: Config) -> str | None:
     least, most = config.model.min_pixels, config.model.max_pixels
     if least is not None and most is not None and least > most:
@@ -112,6 +132,8 @@ CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _every_rank_has_a_group,
     _group_can_differ,
     _reward_is_not_zero,
+    _custom_types_are_types,
+    _custom_file_exists,
     _pixels_in_order,
     _template_asks_the_question,
     _evaluation_has_data,

@@ -64,6 +64,7 @@ def help_text() -> str:
         "python -m mixed_r1_ray.main conf=NAME [key=value ...]",
         "  conf=NAME        a name in conf/ or a path to a YAML file",
         "  help=true        this text",
+        "  rewards.KEY      the same as reward.KEY",
         "  dry_run=true     print the resolved configuration and the placement plan; start nothing",
     ]
     for field in schema().values():
@@ -93,6 +94,8 @@ def describe_type(annotation: Any) -> str:
         return " or ".join(members + ["null"] * (NoneType in args))
     if origin is tuple:
         return f"list of {len(args)} ({describe_type(args[0])})"
+    if origin is list:
+        return f"list of {describe_type(args[0])}"
     return annotation.__name__
 
 

@@ -54,6 +54,7 @@ def parse_command_line(argv: list[str]) -> CommandLine:
     switches: dict[str, str] = {}
     overrides = []
     for word in argv:
+        word = f"reward.{word.removeprefix('rewards.')}" if word.startswith("rewards.") else word
         key, equals, value = word.partition("=")
         if word in ("-h", "--help", "help"):
             switches["help"] = "true"
@@ -190,6 +191,7 @@ def _finish(merge: _Merge) -> Config:
         raise ConfigError(
             f"{getattr(error, 'full_key', None) or 'configuration'}: {_one_line(error)}"
         ) from error
+    config.reward.custom = _absolute(config.reward.custom)
     problems = [
         f"{merge.origins.get(key, 'default')}: {key} must be {spec.describe()}, not {value}"
         for key, spec in schema().items()
@@ -200,6 +202,12 @@ def _finish(merge: _Merge) -> Config:
     if problems:
         raise ConfigError("\n".join(problems))
     return config
+
+
+def _absolute(function: str | None) -> str | None:
+    """`path.py:function` with the whole path, for workers stand in other folders; names of entry points as they are."""
+    path, colon, name = (function or "").rpartition(":")
+    return f"{Path(path).expanduser().resolve()}:{name}" if colon and path.endswith(".py") else function
 
 
 def _value(config: Config, key: str) -> Any:

@@ -54,6 +54,10 @@ def _dispatch(argv: list[str]) -> None:
 
     prepare_environment(config)
     interrupt_on_sigterm()
+    if config.reward.custom is not None:
+        from .rewards.custom import check_loads
+
+        check_loads(config.reward.custom)
     from .driver import run
 
     run(config)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from ray import ObjectRef
 
-REWARD_TYPES = ("matching", "chart", "iou", "open_ended")
+REWARD_TYPES = ("matching", "chart", "iou", "open_ended", "math", "counting", "custom")
 
 
 @dataclass(frozen=True, slots=True)

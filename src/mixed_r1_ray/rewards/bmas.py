@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixed_r1_ray.rewards.embeddings import EmbeddingTable
-from mixed_r1_ray.rewards.matching import several_golds
+from mixed_r1_ray.rewards.golds import several_golds
 from mixed_r1_ray.rewards.options import RewardOptions
 from mixed_r1_ray.rewards.parse import GoldError, TaskScore
 
@@ -39,8 +39,8 @@ class Similarity:
 
 
 def parse_gold(gold: str) -> tuple[str, ...]:
-    """The gold text, or several as a JSON list of texts. Raises GoldError."""
-    return tuple(text.strip() for text in several_golds(gold))
+    """The gold text, or those of several_golds. Raises GoldError."""
+    return tuple(text.strip() for text in several_golds(gold, list_is_several=True))
 
 
 def score_answers(

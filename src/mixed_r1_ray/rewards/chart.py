@@ -53,6 +53,11 @@ def parse_gold(gold: str, question: str | None = None) -> ChartGold:
     return ChartGold(items, is_list, bool(question and re.search("percent|%", question, re.IGNORECASE)))
 
 
+def score_any(answer: str, golds: tuple[ChartGold, ...], mode: str = "relaxed", ordered: bool = False) -> TaskScore:
+    """The best of several golds; arguments as of score_answer."""
+    return max((score_answer(answer, gold, mode, ordered) for gold in golds), key=lambda score: score.value)
+
+
 def score_answer(answer: str, gold: ChartGold, mode: str = "relaxed", ordered: bool = False) -> TaskScore:
     """relaxed, exact: 0 or 1. edit_distance: normalised Levenshtein similarity of the normalised texts.
 

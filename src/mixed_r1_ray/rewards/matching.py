@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mixed_r1_ray.rewards.choices import Options, options_in_question
+from mixed_r1_ray.rewards.golds import several_golds
 from mixed_r1_ray.rewards.parse import (
     LATIN,
     MAX_SHORT_ANSWER,
@@ -75,8 +75,8 @@ _WORD = re.compile(
 def parse_gold(
     gold: str, choices: Sequence[str] | None = None, question: str | None = None
 ) -> tuple[MatchingGold, ...]:
-    """The golds that count as right: one, or the members of a JSON list of texts. Raises GoldError."""
-    return tuple(_parse_one(text, choices, question) for text in several_golds(gold))
+    """The golds that count as right: one, or those of several_golds. Raises GoldError."""
+    return tuple(_parse_one(text, choices, question) for text in several_golds(gold, list_is_several=True))
 
 
 def score_answer(answer: str, golds: tuple[MatchingGold, ...]) -> TaskScore:
@@ -89,19 +89,6 @@ def score_answer(answer: str, golds: tuple[MatchingGold, ...]) -> TaskScore:
         if right:
             return TaskScore(1.0, f"read {read}: right")
     return TaskScore(0.0, f"read {read}: wrong")
-
-
-def several_golds(gold: str) -> tuple[str, ...]:
-    """The members of a JSON list of texts, or the text itself. Raises GoldError for an empty one."""
-    texts = [gold]
-    if gold.lstrip().startswith('["'):
-        try:
-            texts = json.loads(gold)
-        except (ValueError, RecursionError):
-            texts = [gold]
-    if not all(isinstance(text, str) and text.strip() for text in texts):
-        raise GoldError(f"gold {gold[:80]!r} is empty, or a list that holds something else than texts")
-    return tuple(texts)
 
 
 def _parse_one(gold: str, choices: Sequence[str] | None, question: str | None) -> MatchingGold:

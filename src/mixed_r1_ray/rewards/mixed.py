@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from mixed_r1_ray.errors import UserError
-from mixed_r1_ray.rewards import bmas, chart, iou, matching
+from mixed_r1_ray.rewards import bmas, chart, counting, iou, matching
 from mixed_r1_ray.rewards.embeddings import EmbeddingTable
 from mixed_r1_ray.rewards.format import format_score
+from mixed_r1_ray.rewards.golds import several_golds
+from mixed_r1_ray.rewards.math_process import MathVerifier, shared_verifier
 from mixed_r1_ray.rewards.options import RewardOptions, nearest
 from mixed_r1_ray.rewards.parse import GoldError, TaskScore, extract_answer
 from mixed_r1_ray.rewards.sample import RewardRequest
@@ -29,7 +31,7 @@ def score(
 ) -> RewardBreakdown:
     """Scores one response. `options` are the fields of RewardOptions.
 
-    Raises GoldError for a gold that cannot be read, ValueError for an unknown reward type, TypeError for an
+    Raises GoldError for a gold that cannot be read (and a math answer over which its process died), ValueError for an unknown reward type, TypeError for an
     unknown option, UserError for an open-ended answer without embeddings. Nothing in a response raises.
     """
     settings = RewardOptions.from_keywords(options)
@@ -46,38 +48,54 @@ def score_batch(
     *,
     embeddings: EmbeddingTable | None = None,
     options: RewardOptions = RewardOptions(),
+    verifier: MathVerifier | None = None,
 ) -> list[RewardBreakdown]:
-    """One breakdown a request, in order. A gold that cannot be read leaves it unscored: None, and why."""
+    """One breakdown a request, in order. A gold that cannot be read leaves it unscored: None, and why.
+
+    verifier: what decides on mathematics; None: one that all calls share.
+    """
     breakdowns: list[RewardBreakdown | None] = [None] * len(requests)
-    open_ended: dict[tuple[str, ...], list[tuple[int, str]]] = {}
+    captions: dict[tuple[str, ...], list[tuple[int, str]]] = {}  # by gold
+    maths: list[tuple[int, tuple[str, ...], str]] = []
     for place, request in enumerate(requests):
         try:
-            gold = _parse_gold(request)
+            gold = _parse_gold(request, verifier)
         except GoldError as error:
-            breakdowns[place] = _unscored(request, error)
+            breakdowns[place] = unscored(request, str(error))
             continue
         answer = extract_answer(request.response)
-        if answer is None:
-            breakdowns[place] = _joined(request, TaskScore(0.0, "no complete <answer>…</answer>"), options)
+        if request.reward_type == "custom":
+            breakdowns[place] = unscored(request, "reward type custom, but reward.custom names no function")
+        elif answer is None:
+            breakdowns[place] = joined(request, TaskScore(0.0, "no complete <answer>…</answer>"), options)
         elif request.reward_type == "open_ended":
-            open_ended.setdefault(gold, []).append((place, answer))
+            captions.setdefault(gold, []).append((place, answer))
+        elif request.reward_type == "math":
+            maths.append((place, gold, answer))
         else:
-            breakdowns[place] = _joined(request, _score_answer(answer, gold, request, options), options)
-    for golds, members in open_ended.items():
+            breakdowns[place] = joined(request, _score_answer(answer, gold, request, options), options)
+    for golds, members in captions.items():
         places, answers = zip(*members)
-        if embeddings is None:
-            raise UserError(
-                "an open_ended answer needs `embeddings`: EmbeddingTable.from_checkpoint(model folder)"
-            )
-        try:
-            scores = bmas.score_answers(answers, golds, embeddings, options)
-        except GoldError as error:
-            for place in places:
-                breakdowns[place] = _unscored(requests[place], error)
-            continue
-        for place, task in zip(places, scores):
-            breakdowns[place] = _joined(requests[place], task, options)
+        for place, task in zip(places, _score_captions(answers, golds, embeddings, options)):
+            breakdowns[place] = joined(requests[place], task, options)
+    tasks = (verifier or shared_verifier()).score([pair for _, *pair in maths]) if maths else ()
+    for (place, *_), task in zip(maths, tasks):
+        breakdowns[place] = joined(requests[place], task, options)
     return breakdowns
+
+
+def joined(request: RewardRequest, task: TaskScore | str, options: RewardOptions) -> RewardBreakdown:
+    """The total of task and format; unscored where a text says why there is no task reward."""
+    if isinstance(task, str):
+        return unscored(request, task)
+    form = format_score(request.response)
+    total = options.task_weight * task.value + options.format_weight * form
+    return RewardBreakdown(request.reward_type, total, task.value, form, task.detail)
+
+
+def unscored(request: RewardRequest, reason: str) -> RewardBreakdown:
+    """What could not be scored, which is not the same as 0."""
+    return RewardBreakdown(request.reward_type, None, None, None, reason)
 
 
 def validate_gold(
@@ -92,7 +110,7 @@ def validate_gold(
     )
 
 
-def _parse_gold(request: RewardRequest):
+def _parse_gold(request: RewardRequest, verifier: MathVerifier | None = None):
     if request.reward_type not in REWARD_TYPES:
         raise ValueError(
             f"unknown reward type {request.reward_type!r}{nearest(str(request.reward_type), REWARD_TYPES)}"
@@ -103,6 +121,8 @@ def _parse_gold(request: RewardRequest):
         raise GoldError(
             "image_size is missing: boxes said in the model's own frame cannot be brought to pixels"
         )
+    if request.reward_type == "math":
+        return (verifier or shared_verifier()).check_gold(request.gold)
     size = None if request.image_size is None else tuple(request.image_size)
     choices = None if request.choices is None else tuple(request.choices)
     return _parse_cached(request.reward_type, request.gold, choices, request.question, size)
@@ -113,17 +133,21 @@ def _parse_cached(reward_type: str, gold: str, choices, question, image_size):
     if reward_type == "matching":
         return matching.parse_gold(gold, choices, question)
     if reward_type == "chart":
-        return chart.parse_gold(gold, question)
+        return tuple(chart.parse_gold(text, question) for text in several_golds(gold))
+    if reward_type == "counting":
+        return tuple(counting.parse_gold(text) for text in several_golds(gold))
     if reward_type == "iou":
         return iou.parse_gold(gold, image_size)
-    return bmas.parse_gold(gold)
+    return bmas.parse_gold(gold) if reward_type == "open_ended" else gold
 
 
 def _score_answer(answer: str, gold, request: RewardRequest, options: RewardOptions) -> TaskScore:
     if request.reward_type == "matching":
         return matching.score_answer(answer, gold)
     if request.reward_type == "chart":
-        return chart.score_answer(answer, gold, options.chart_mode, options.chart_ordered)
+        return chart.score_any(answer, gold, options.chart_mode, options.chart_ordered)
+    if request.reward_type == "counting":
+        return counting.score_answer(answer, gold, options.counting_mode)
     return iou.score_answer(
         answer,
         gold,
@@ -135,11 +159,10 @@ def _score_answer(answer: str, gold, request: RewardRequest, options: RewardOpti
     )
 
 
-def _joined(request: RewardRequest, task: TaskScore, options: RewardOptions) -> RewardBreakdown:
-    form = format_score(request.response)
-    total = options.task_weight * task.value + options.format_weight * form
-    return RewardBreakdown(request.reward_type, total, task.value, form, task.detail)
-
-
-def _unscored(request: RewardRequest, error: GoldError) -> RewardBreakdown:
-    return RewardBreakdown(request.reward_type, None, None, None, str(error))
+def _score_captions(answers, golds, embeddings: EmbeddingTable | None, options) -> list[TaskScore | str]:
+    if embeddings is None:
+        raise UserError("an open_ended answer needs `embeddings`: EmbeddingTable.from_checkpoint(model folder)")
+    try:
+        return bmas.score_answers(answers, golds, embeddings, options)
+    except GoldError as error:
+        return [str(error)] * len(answers)

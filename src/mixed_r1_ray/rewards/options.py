@@ -21,6 +21,7 @@ class RewardOptions:
     chart_ordered: bool = False  # lists: the gold's order counts
     iou_mode: str = "continuous"  # continuous | threshold | dynamic
     iou_threshold: float = 0.5
+    counting_mode: str = "exact"  # exact | relative
     progress: float = 0.0  # fraction of training done, for iou_mode=dynamic
     bmas_mode: str = "mean"  # mean | f1
     bmas_baseline: float = 0.0  # b of the rescale (s - b) / (1 - b)
@@ -32,6 +33,7 @@ class RewardOptions:
     def __post_init__(self) -> None:
         _check("chart_mode", self.chart_mode, ("relaxed", "exact", "edit_distance"))
         _check("iou_mode", self.iou_mode, ("continuous", "threshold", "dynamic"))
+        _check("counting_mode", self.counting_mode, ("exact", "relative"))
         _check("bmas_mode", self.bmas_mode, ("mean", "f1"))
         for name in ("iou_threshold", "progress", "bmas_repetition_penalty", "bmas_length_penalty"):
             if not 0.0 <= getattr(self, name) <= 1.0:

@@ -33,11 +33,8 @@ def extract_answer(response: str) -> str | None:
     A `<think>` that is never closed runs to the end of the response, unless the response ends in an answer:
     then that answer counts, for only the closing tag was forgotten (choice).
     """
-    depth, opened, last = (
-        0,
-        None,
-        None,
-    )  # nesting of <think>, start of an open answer, (start, end) of the last one
+    depth = 0  # nesting of <think>
+    opened = last = None  # start of an open answer, (start, end) of the last complete one
     outside = (None, None)  # opened and last as they were where the current <think> began
     thoughts: list[tuple[int, int]] = []
     for tag in _TAG.finditer(response):
@@ -107,8 +104,14 @@ _LEAD_IN = re.compile(
 
 def without_lead_in(unwrapped: str) -> str:
     """`The answer is: red` → `red`. The text itself where nothing leads in."""
-    lead_in = _LEAD_IN.match(unwrapped)
-    return unwrap(unwrapped[lead_in.end() :]) if lead_in else unwrapped
+    rest = after_lead_in(unwrapped)
+    return unwrapped if rest == unwrapped else unwrap(rest)
+
+
+def after_lead_in(text: str) -> str:
+    """The same of a text whose wrapping carries meaning: nothing else is taken off."""
+    lead_in = _LEAD_IN.match(text)
+    return text[lead_in.end() :] if lead_in else text
 
 
 _APOSTROPHE = re.compile(r"['’ʼ`]")

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 
 from mixed_r1_ray.types import REWARD_TYPES
 
-#: name -> what it is. Rewards by type are the task reward, in [0, 1]; `reward/mean` is the weighted total.
+#: name -> what it is. Rewards by type are the task reward, in [0, 1] (a user's own: whatever it returns);
+#: `reward/mean` is the weighted total.
 METRICS: dict[str, str] = {
     "reward/mean": "mean total reward of the scored samples",
     "reward/std": "standard deviation of the total reward over the scored samples",
-    **{f"reward/{kind}": f"mean task reward of the {kind} samples, 0 to 1" for kind in REWARD_TYPES},
+    **{f"reward/{kind}": f"mean task reward of the {kind} samples" for kind in REWARD_TYPES},
     "reward/format": "fraction of scored samples in the demanded format",
     "rewards/unscored": "samples of the step that could not be scored",
     "data/bad_rows": "rows of the data set skipped so far",

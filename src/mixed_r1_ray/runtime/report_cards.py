@@ -11,12 +11,23 @@ from mixed_r1_ray.runtime.charts import Marker, Series
 from mixed_r1_ray.runtime.evaluation_table import EvalResult, summarise
 from mixed_r1_ray.types import REWARD_TYPES
 
-TYPE_LABELS = {"matching": "Matching", "chart": "Chart", "iou": "Grounding", "open_ended": "Open-ended"}
+TYPE_LABELS = {
+    "matching": "Matching",
+    "chart": "Chart",
+    "iou": "Grounding",
+    "open_ended": "Open-ended",
+    "math": "Mathematics",
+    "counting": "Counting",
+    "custom": "Custom",
+}
 TYPE_NOTES = {
     "matching": "right or wrong",
     "chart": "right within 5 % on numbers",
     "iou": "overlap with the gold box",
     "open_ended": "BMAS, similarity to the gold text",
+    "math": "equal to the gold",
+    "counting": "the same number",
+    "custom": "what your function returned",
 }
 TIME_PARTS = ("generate", "reward", "reference", "learn", "sync", "idle")
 

@@ -1,0 +1,44 @@
+"""The user's own reward function, from outside: samples go to its process, values come back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from mixed_r1_ray.rewards.parse import TaskScore
+from mixed_r1_ray.rewards.process import Answer, KillableProcess
+from mixed_r1_ray.rewards.sample import RewardSample
+
+
+class CustomReward:
+    """A function `path.py:function` or an entry point, running in a process of its own.
+
+    timeout_s: for a sample, or for a call of a function that takes a batch. Raises UserError, naming file and
+    function, if it cannot be loaded.
+    """
+
+    def __init__(self, spec: str, timeout_s: float):
+        self.spec, self.timeout_s = spec, timeout_s
+        self._process = KillableProcess(("custom", self.spec, str(timeout_s)))
+        self._process.start()
+
+    def score(self, samples: Sequence[RewardSample]) -> list[TaskScore | str]:
+        """A score a sample, any finite number; or a text: why there is none."""
+        answers = self._process.call([asdict(sample) for sample in samples], self.timeout_s) if samples else []
+        return [
+            TaskScore(answer.value, answer.detail or self.spec) if answer.failure is None else self._why(answer, sample)
+            for answer, sample in zip(answers, samples, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Ends its process."""
+        self._process.close()
+
+    def _why(self, answer: Answer, sample: RewardSample) -> str:
+        where = f"prompt {sample.prompt_id!r}, sample {sample.sample_index}"
+        return f"reward.custom={self.spec}, {where}: {answer.detail}"
+
+
+def check_loads(spec: str) -> None:
+    """Raises UserError where the function cannot be loaded here."""
+    CustomReward(spec, timeout_s=1.0).close()
