@@ -209,6 +209,9 @@ class AlgoConfig:
     beta: NonNegative = 0.04
     #: Whose standard deviation advantages are divided by.
     scale_rewards: Literal["group", "batch", "none"] = "group"
+    #: Task and format reward: summed, then normalised by scale_rewards; or each normalised within its group, then
+    #: summed and whitened over the batch (GDPO).
+    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
     #: Least standard deviation to divide by.
     std_floor: NonNegative = 0.0
 

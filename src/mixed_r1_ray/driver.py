@@ -61,7 +61,7 @@ class Driver:
             check_unscored(step, experiences, config.reward.max_unscored_fraction)
         with clock.phase("reference"):
             parts.scorer.await_references(experiences, step)
-        batch = make_batch(step, experiences, config.algo)
+        batch = make_batch(step, experiences, config.algo, config.reward)
         with clock.phase("learn"):
             learned = parts.learners.update(batch)
         with clock.phase("sync"):
@@ -74,10 +74,11 @@ class Driver:
 
     def sync(self, step: int) -> None:
         """Gives the engines the learners' weights and proves that both are now one distribution."""
-        parts = self.parts
+        parts, config = self.parts, self.config
         self.journal.say("proving that engine, trainer and reference agree")
         parts.rollout.load_weights(parts.learners.weights(version=step))
-        probes = parts.train_data.load_batch(parts.order.batch(step + 1)[: self.config.guard.num_probe_prompts])
+        num_probes = max(config.guard.num_probe_prompts, config.rollout.num_workers)  # every engine gets one
+        probes = parts.train_data.load_batch(parts.order.batch(step + 1)[:num_probes])
         worst = prove(probes, parts.rollout, parts.learners, parts.references, parts.guard, step)
         self.journal.say(f"log-probabilities agree to {worst:.1e}")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ray import ObjectRef
 
-from mixed_r1_ray.algo.advantages import group_advantages
-from mixed_r1_ray.config import AlgoConfig
+from mixed_r1_ray.algo.advantages import decoupled_advantages, group_advantages
+from mixed_r1_ray.config import AlgoConfig, RewardConfig
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.remote import fetch, wait_for
 from mixed_r1_ray.rewards.pool import PendingScore, RewardPool
@@ -121,10 +121,11 @@ def check_unscored(step: int, experiences: Sequence[Experience], allowed: float)
         )
 
 
-def make_batch(step: int, experiences: Sequence[Experience], algo: AlgoConfig) -> TrainBatch:
+def make_batch(
+    step: int, experiences: Sequence[Experience], algo: AlgoConfig, reward: RewardConfig
+) -> TrainBatch:
     """What the learners take, advantages included. Raises UserError if there is nothing to learn."""
-    totals = [tuple(reward.total for reward in experience.rewards) for experience in experiences]
-    advantages = group_advantages(totals, algo.scale_rewards, algo.std_floor)
+    advantages = _advantages(experiences, algo, reward)
     groups = tuple(
         TrainGroup(
             prompt_id=experience.prompt.prompt_id,
@@ -149,6 +150,18 @@ def make_batch(step: int, experiences: Sequence[Experience], algo: AlgoConfig) -
             "(warnings.jsonl) say what was not scored and why"
         )
     return TrainBatch(step, groups, num_samples=len(live), num_tokens=sum(live))
+
+
+def _advantages(
+    experiences: Sequence[Experience], algo: AlgoConfig, reward: RewardConfig
+) -> list[tuple[float | None, ...]]:
+    def rewards(part: str) -> list[tuple[float | None, ...]]:
+        return [tuple(getattr(one, part) for one in experience.rewards) for experience in experiences]
+
+    if algo.multi_objective_aggregation == "normalize_then_sum":
+        parts = [(reward.task_weight, rewards("task")), (reward.format_weight, rewards("format"))]
+        return decoupled_advantages(parts, algo.std_floor)
+    return group_advantages(rewards("total"), algo.scale_rewards, algo.std_floor)
 
 
 def rollout_rows(experiences: Sequence[Experience], batch: TrainBatch) -> list[RolloutRow]:

@@ -11,6 +11,7 @@ from mixed_r1_ray.cluster_plan import Plan
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.data.loader import PromptLoader
 from mixed_r1_ray.data.order import BatchOrder
+from mixed_r1_ray.data.reader import record_files
 from mixed_r1_ray.data.worker import SplitInfo
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.evaluation import Evaluator
@@ -46,8 +47,11 @@ def prepare_inputs(config: Config, journal: Journal) -> tuple[Config, dict[str, 
 
     Returns the configuration with the model's real path, and the record files by split.
     """
-    from mixed_r1_ray.quickstart import build_missing
+    from mixed_r1_ray.quickstart import SYNTHETIC, build_missing
 
+    for path in (config.data.train, config.data.eval):
+        if path not in (SYNTHETIC, None):
+            record_files(path)  # a wrong path is told now, not after a model was built
     built = build_missing(config, journal.say)
     splits = {"train": built.train} | ({"eval": built.eval} if built.eval else {})
     return replace(config, model=replace(config.model, path=built.model)), splits

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixed_r1_ray.algo.advantages import group_advantages, has_zero_variance
+from mixed_r1_ray.algo.advantages import decoupled_advantages, group_advantages, has_zero_variance
 
 rewards = st.floats(0, 1.5)
 groups = st.lists(st.lists(st.none() | rewards, min_size=1, max_size=8), min_size=1, max_size=5)
@@ -77,6 +77,37 @@ def test_equals_the_formula_and_sums_to_zero_in_each_group(batch):
         assert [advantage is None for advantage in advantages] == [reward is None for reward in group]
         assert live == pytest.approx([value for value in expected if value is not None], abs=1e-6)
         assert math.fsum(live) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_decoupled_advantages_keep_what_a_sum_would_drown():
+    # Three levels of (task, format): in their plain sum, 0.1 of task is nothing beside 1.0 of format.
+    task, form = [[0.8, 0.9, 0.8, 0.9]], [[1.0, 1.0, 0.0, 0.0]]
+    (summed,) = group_advantages([[a + b for a, b in zip(task[0], form[0])]])
+    (apart,) = decoupled_advantages([(1.0, task), (1.0, form)])
+    assert (summed[1] - summed[0]) / (summed[0] - summed[2]) == pytest.approx(0.1)
+    assert (apart[1] - apart[0]) / (apart[0] - apart[2]) == pytest.approx(1.0, abs=1e-4)
+
+
+@given(st.integers(1, 4).flatmap(lambda n: st.lists(st.tuples(*[st.tuples(rewards, rewards)] * 4), min_size=n, max_size=n)))
+def test_decoupled_advantages_equal_gdpos_formula(batch):
+    kinds = np.array(batch).transpose(2, 0, 1)  # (kind, group, sample)
+    centred = kinds - kinds.mean(axis=2, keepdims=True)
+    normalised = centred / (kinds.std(axis=2, ddof=1, keepdims=True) + 1e-6)
+    sums = 1.0 * normalised[0] + 0.5 * normalised[1]
+    expected = (sums - sums.mean()) / (sums.std(ddof=1) + 1e-6)
+    advantages = decoupled_advantages([(1.0, kinds[0].tolist()), (0.5, kinds[1].tolist())])
+    assert np.array(advantages) == pytest.approx(expected, abs=1e-4)
+
+
+def test_decoupled_sample_that_misses_one_kind_is_left_out():
+    ((first, second, third),) = decoupled_advantages([(1.0, [[1.0, 0.5, 0.0]]), (1.0, [[1.0, None, 1.0]])])
+    assert second is None and first == -third > 0
+
+
+def test_decoupled_floor_holds_back_a_hairs_breadth_of_one_kind():
+    task, form = [[0.80, 0.81, 0.80, 0.81]], [[1.0, 1.0, 0.0, 0.0]]
+    (held,) = decoupled_advantages([(1.0, task), (1.0, form)], std_floor=0.1)
+    assert (held[1] - held[0]) / (held[0] - held[2]) == pytest.approx(0.1 * 0.57735, rel=1e-3)
 
 
 def test_unknown_scale_is_refused_with_the_valid_ones():

@@ -1,7 +1,8 @@
 """Advantages of grouped rewards. Rewards are plain floats; None marks a sample that could not be scored.
 
 Sources: GRPO (Shao et al. 2024, arXiv 2402.03300) for the group-normalised form; Dr. GRPO (Liu et al. 2025, arXiv
-2503.20783) for leaving out the division; the sample standard deviation and the 1e-6 beside it as in TRL and verl.
+2503.20783) for leaving out the division; GDPO (arXiv 2601.05242) for normalising each reward by itself before they are
+summed; the sample standard deviation and the 1e-6 beside it as in TRL and verl.
 """
 
 from __future__ import annotations
@@ -38,10 +39,33 @@ def group_advantages(
     return advantages
 
 
+def decoupled_advantages(
+    rewards: Sequence[tuple[float, Sequence[Rewards]]], std_floor: float = 0.0
+) -> list[tuple[float | None, ...]]:
+    """GDPO: each kind of reward is normalised within its group, then weighted and summed; the batch is whitened.
+
+    rewards: (weight, its groups) of each kind, all of one shape. In a plain sum the kind that varies most decides
+    the group's std, and what the others say is lost beside it; here each counts by its weight.
+    std_floor: as for group_advantages, for each kind. A sample that misses one kind is None.
+    """
+    weights = [weight for weight, _ in rewards]
+    kinds = [group_advantages(groups, "group", std_floor) for _, groups in rewards]
+    sums = [[_weighted_sum(weights, sample) for sample in zip(*group)] for group in zip(*kinds)]
+    scored = [value for group in sums for value in group if value is not None]
+    mean, std = (math.fsum(scored) / len(scored) if scored else 0.0), _std(scored)
+    return [tuple(None if value is None else (value - mean) / (std + EPSILON) for value in group) for group in sums]
+
+
 def has_zero_variance(group: Rewards) -> bool:
     """True where every scored sample has the same reward: the group teaches nothing."""
     scored = [reward for reward in group if reward is not None]
     return not scored or max(scored) - min(scored) < 1e-12
+
+
+def _weighted_sum(weights: Sequence[float], values: Sequence[float | None]) -> float | None:
+    if None in values:
+        return None
+    return math.fsum(weight * value for weight, value in zip(weights, values, strict=True))
 
 
 def _std(values: Sequence[float]) -> float:

@@ -50,7 +50,7 @@ class RecordTable:
 
     def __init__(self, path: str, max_bad_fraction: float):
         self.path = path
-        self.tables = [(file.name, _read(file)) for file in _files(path)]
+        self.tables = [(file.name, _read(file)) for file in record_files(path)]
         self.bad_rows: list[BadRow] = []
         self.rows: list[RowInfo] = []
         self._location: list[tuple[int, int]] = []
@@ -138,7 +138,8 @@ def check_bad_fraction(path: str, bad_rows: Sequence[BadRow], total: int, allowe
     )
 
 
-def _files(path: str) -> list[Path]:
+def record_files(path: str) -> list[Path]:
+    """The Parquet files at `path`, in order. Raises UserError where there is none."""
     place = Path(path)
     if not place.exists():
         raise UserError(f"{path}: there is no such file or folder of Parquet files")
