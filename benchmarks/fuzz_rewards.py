@@ -3,7 +3,7 @@
     python benchmarks/fuzz_rewards.py [--count 1000000] [--seed 0] [--slow-ms 50]
 
 Seeds are the responses of tests/data/reward_cases.txt, scored against golds of all reward types but
-open_ended. A mutation repeats, cuts, swaps, joins or corrupts. A call over the limit is timed twice more
+open_ended and math. A mutation repeats, cuts, swaps, joins or corrupts. A call over the limit is timed twice more
 and reported if it stays over, so that a busy machine is not a finding. Exits with 1 after printing what it
 found.
 """
@@ -28,6 +28,8 @@ TARGETS = [
     ("chart", "50%", {}),
     ("chart", "[Red, 3]", {}),
     ("chart", "Red", {"chart_mode": "edit_distance"}),
+    ("counting", "3", {}),
+    ("counting", "twelve", {"counting_mode": "relative"}),
     ("iou", "[1, 2, 3, 4]", {}),
     (
         "iou",

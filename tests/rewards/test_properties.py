@@ -24,6 +24,8 @@ GOLDS = [
     ("chart", "Red", {"chart_mode": "edit_distance"}),
     ("iou", "[1, 2, 3, 4]", {}),
     ("iou", "[[1, 2, 3, 4], [5, 6, 7, 8]]", {"iou_mode": "dynamic", "progress": 0.3}),
+    ("counting", "3", {}),
+    ("counting", "twelve", {"counting_mode": "relative"}),
     ("open_ended", "a red circle", {}),
 ]
 PIECES = (

@@ -19,7 +19,7 @@ class CustomReward:
 
     def __init__(self, spec: str, timeout_s: float):
         self.spec, self.timeout_s = spec, timeout_s
-        self._process = KillableProcess(("custom", self.spec, str(timeout_s)))
+        self._process = KillableProcess(("custom", spec, str(timeout_s)), f"reward.custom={spec}")
         self._process.start()
 
     def score(self, samples: Sequence[RewardSample]) -> list[TaskScore | str]:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.rewards.options import nearest
-from mixed_r1_ray.rewards.process_child import Reply, TargetError
+from mixed_r1_ray.rewards.process import Reply
 from mixed_r1_ray.rewards.sample import RewardSample
 from mixed_r1_ray.types import BoxFrame
 
@@ -23,7 +24,7 @@ _MAX_DETAIL = 1000
 
 
 def load(spec: str, timeout_s: float):
-    """(form, answer): how the function takes samples, and what calls it. Raises TargetError."""
+    """(form, answer): how the function takes samples, and what calls it. Raises UserError."""
     function = find_function(spec)
     form = _form(spec, function)
     caller = {"one": _one_by_one, "batch": _all_at_once, "concurrent": _concurrently}[form]
@@ -40,24 +41,24 @@ def load(spec: str, timeout_s: float):
 
 
 def find_function(spec: str) -> Callable:
-    """The function of `path.py:function`, or of an installed entry point. Raises TargetError."""
+    """The function of `path.py:function`, or of an installed entry point. Raises UserError."""
     path, colon, name = spec.rpartition(":")
     if not colon or not path.endswith(".py"):
         installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
         if spec not in installed:
             hint = nearest(spec, installed) if installed else "; none is installed"
-            raise TargetError(
+            raise UserError(
                 f"reward.custom={spec}: neither path.py:function nor an entry point of the group {ENTRY_POINTS}{hint}"
             )
         return _guarded(spec, installed[spec].load)
     if not Path(path).is_file():
-        raise TargetError(f"reward.custom={spec}: there is no file {path}")
+        raise UserError(f"reward.custom={spec}: there is no file {path}")
     module = _guarded(spec, lambda: _import_file(Path(path)))
     function = getattr(module, name, None)
     if not callable(function):
         defined = [key for key, value in vars(module).items() if inspect.isfunction(value)]
         hint = nearest(name, defined) if defined else ""
-        raise TargetError(f"reward.custom={spec}: {path} has no function {name!r}{hint}")
+        raise UserError(f"reward.custom={spec}: {path} has no function {name!r}{hint}")
     return function
 
 
@@ -81,11 +82,11 @@ def _form(spec: str, function: Callable) -> str:
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError) as error:
-        raise TargetError(f"reward.custom={spec}: its parameters cannot be read ({error})") from None
+        raise UserError(f"reward.custom={spec}: its parameters cannot be read ({error})") from None
     needed = [p.name for p in parameters[1:] if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if not parameters or parameters[0].name not in ("sample", "samples") or needed:
         said = ", ".join(p.name for p in parameters)
-        raise TargetError(
+        raise UserError(
             f"reward.custom={spec}: its parameters are ({said}); expected one, named `sample` (it is called with "
             "one) or `samples` (with a list of them)"
         )
@@ -147,7 +148,7 @@ def _guarded(spec: str, imported: Callable):
         return imported()
     except BaseException as error:
         where = traceback.format_exception_only(error) if isinstance(error, SyntaxError) else [_traceback(error)]
-        raise TargetError(f"reward.custom={spec} cannot be imported:\n{''.join(where).rstrip()}") from None
+        raise UserError(f"reward.custom={spec} cannot be imported:\n{''.join(where).rstrip()}") from None
 
 
 def _traceback(error: BaseException) -> str:

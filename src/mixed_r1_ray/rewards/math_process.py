@@ -19,7 +19,7 @@ class MathVerifier:
 
     def __init__(self, timeout_s: float = TIMEOUT_S):
         self.timeout_s = timeout_s
-        self._process = KillableProcess(("math",))
+        self._process = KillableProcess(("math",), "math")
         self._faults: dict[str, str | None] = {}  # of golds that were checked
 
     def check_gold(self, gold: str) -> tuple[str, ...]:

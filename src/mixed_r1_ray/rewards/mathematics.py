@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from mixed_r1_ray.rewards.numbers import read_number
 from mixed_r1_ray.rewards.parse import LATIN, after_lead_in, unwrap
-from mixed_r1_ray.rewards.process_child import Reply
+from mixed_r1_ray.rewards.process import Reply
 
 _MEMORY = 4 << 30  # bytes of address space; a hostile power takes more (choice)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
@@ -53,7 +53,6 @@ def check_gold(gold: str) -> tuple[float, str]:
     read = parse(gold)
     if not read:
         return 0.0, "is no mathematical expression"
-    _equal(read, parse("7.25 + x"))
     _equal(read, parse("12347"))
     return (1.0, "") if _equal(read, read) else (0.0, "cannot be compared, not even with itself")
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
 
@@ -18,6 +18,7 @@ from mixed_r1_ray.errors import UserError
 
 START_TIMEOUT_S = 120.0  # to import what it needs
 MAX_RESTARTS = 8  # in one call; what is then left stays unanswered (choice)
+Reply = Callable[..., None]  # inside: (place, value, detail="", failure=None), once for each item
 _CHILD = "mixed_r1_ray.rewards.process_child"
 
 
@@ -33,12 +34,12 @@ class Answer:
 class KillableProcess:
     """Answers items in a process of its own, which is started at the first call and again whenever it was lost.
 
-    target: what process_child is to load. The process is no fork of this one, prints to standard error, and ends
+    target: what process_child is to load; name: what messages call it. The process is no fork of this one, prints to standard error, and ends
     with this one, however this one ends.
     """
 
-    def __init__(self, target: Sequence[str]):
-        self.target = tuple(target)
+    def __init__(self, target: Sequence[str], name: str):
+        self.target, self.name = tuple(target), name
         self._lock = threading.Lock()
         self._running: _Running | None = None
 
@@ -113,7 +114,7 @@ class KillableProcess:
             if ready is not None:
                 raise UserError(ready["failed"])
             what = f"took longer than {START_TIMEOUT_S:g} s" if overran else "ended its process"
-            raise UserError(f"{' '.join(self.target)}: loading it {what}")
+            raise UserError(f"{self.name}: loading it {what}")
         running.form = ready["form"]
 
     def _end(self) -> None:

@@ -15,10 +15,9 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-Reply = Callable[..., None]  # (place, value, detail="", failure=None)
+from mixed_r1_ray.errors import UserError
 
 
 def main(connection: Connection) -> None:
@@ -27,7 +26,7 @@ def main(connection: Connection) -> None:
     try:
         form, answer = _load(target)
     except BaseException as error:  # an import may raise SystemExit, too
-        failed = str(error) if isinstance(error, TargetError) else f"{' '.join(target)}: {error!r}"
+        failed = str(error) if isinstance(error, UserError) else f"{' '.join(target)}: {error!r}"
         _send(connection, {"failed": failed})
         return
     _send(connection, {"form": form})
@@ -41,10 +40,6 @@ def main(connection: Connection) -> None:
     while True:
         message = _receive(connection)
         answer(message["items"], reply, message["one_by_one"])
-
-
-class TargetError(Exception):
-    """The target cannot be loaded; the message is for the user."""
 
 
 def die_with_parent(alive: int) -> None:

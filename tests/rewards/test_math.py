@@ -1,0 +1,113 @@
+"""The math reward: decided in a process that a hostile expression may hang, and nothing else with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from mixed_r1_ray.rewards import GoldError, RewardRequest, RewardSample, RewardScorer, score, score_batch, validate_gold
+from mixed_r1_ray.rewards.math_process import MathVerifier
+
+TIMEOUT_S = 1.0
+TOWER = "9^{9^{9^{9}}}"
+
+
+@pytest.fixture
+def verifier():
+    verifier = MathVerifier(TIMEOUT_S)
+    yield verifier
+    verifier.close()
+
+
+def requests(*answers: str, gold: str = "42") -> list[RewardRequest]:
+    return [RewardRequest("math", f"<answer>{answer}</answer>", gold) for answer in answers]
+
+
+def test_an_answer_that_takes_too_long_is_wrong_and_the_others_are_scored(verifier):
+    started = time.monotonic()
+    breakdowns = score_batch(requests("42", TOWER, "6 \\times 7", "41"), verifier=verifier)
+    assert [breakdown.task for breakdown in breakdowns] == [1.0, 0.0, 1.0, 0.0]
+    assert "took longer than 1 s" in breakdowns[1].detail
+    assert time.monotonic() - started < 20
+
+
+def test_a_gold_that_hangs_its_process_is_an_error_of_the_data(verifier):
+    (breakdown,) = score_batch(requests("42", gold=TOWER), verifier=verifier)
+    assert breakdown.total is None and "took longer than 1 s" in breakdown.detail
+
+
+def test_a_process_that_dies_leaves_its_sample_unscored(verifier):
+    score_batch(requests("42"), verifier=verifier)
+    child = verifier._process._running.process.pid
+    threading.Timer(0.3, os.kill, (child, signal.SIGKILL)).start()
+    verifier.timeout_s = 30.0
+    breakdowns = score_batch(requests("42", TOWER, "42"), verifier=verifier)
+    assert [breakdown.task for breakdown in breakdowns] == [1.0, None, 1.0]
+    assert "SIGKILL" in breakdowns[1].detail
+
+
+def test_it_works_off_the_main_thread_and_from_several_at_once():
+    found = []
+
+    def work() -> None:
+        found.append([score("math", f"<answer>{answer}</answer>", "1/2").task for answer in ("0.5", "0.6")])
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert found == [[1.0, 0.0]] * 3
+
+
+def test_alarms_of_the_caller_are_left_alone():
+    rung = []
+    former = signal.signal(signal.SIGALRM, lambda *_: rung.append(1))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        for number in range(20):
+            assert score("math", f"<answer>$\\frac{{{number}}}{{7}}$</answer>", f"{number}/7").task == 1.0
+        time.sleep(0.3)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+    assert rung == [1]
+
+
+@pytest.mark.parametrize("gold", ["red", "\\frac{1}{", "no idea at all", '{"any_of": ["1", "red"]}', "   "])
+def test_what_is_no_mathematics_is_refused_as_a_gold(gold):
+    with pytest.raises(GoldError):
+        validate_gold("math", gold)
+
+
+@pytest.mark.parametrize("gold", ["42", "-0.5", "$x = 3$", "\\boxed{\\frac{1}{2}}", "(1, 2)", "x > 3", "2\\pi", "30°"])
+def test_usual_golds_are_read_and_equal_themselves(gold):
+    validate_gold("math", gold)
+    assert score("math", f"<answer>{gold}</answer>", gold).task == 1.0
+
+
+def test_a_plain_number_needs_no_process_to_be_a_gold(verifier):
+    verifier.check_gold("-12.5")
+    assert verifier._process._running is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["(" * 2000, "\\frac{" * 300, "{" * 2000, "1" * 2000, "1+" * 1000, "^" * 2000, "$" * 2000, "\\" * 2000, "\ud800", "\x00", "$" + "x" * 2000],
+    ids=range(11),
+)  # fmt: skip
+def test_hostile_answers_are_wrong_not_errors(verifier, answer):
+    (breakdown,) = score_batch(requests(answer), verifier=verifier)
+    assert breakdown.task == 0.0
+
+
+def test_the_scorer_has_a_deadline_of_its_own_for_math():
+    with RewardScorer(math_timeout_s=0.5) as scorer:
+        started = time.monotonic()
+        (breakdown,) = scorer.score([RewardSample("math", f"<answer>{TOWER}</answer>", "42")])
+    assert (breakdown.task, "0.5 s" in breakdown.detail) == (0.0, True)
+    assert time.monotonic() - started < 5
