@@ -76,13 +76,16 @@ def parse_command_line(argv: list[str]) -> CommandLine:
     )
 
 
-def load_config(argv: list[str]) -> Config:
-    """Reads `conf=NAME_OR_PATH key=value …` into a checked Config. ConfigError says what is wrong."""
+def load_config(argv: list[str], conf_needed: bool = True) -> Config:
+    """Reads `conf=NAME_OR_PATH key=value …` into a checked Config. ConfigError says what is wrong.
+
+    conf_needed: False takes the defaults where no `conf` is given.
+    """
     command = parse_command_line(argv)
-    if not command.conf:
+    if conf_needed and not command.conf:
         raise ConfigError(f"conf=NAME is missing; there are {', '.join(sorted(available_confs()))}")
     merge = _Merge()
-    for setting in _file_settings(find_conf(command.conf), chain=()):
+    for setting in _file_settings(find_conf(command.conf), chain=()) if command.conf else ():
         _apply(merge, setting)
     for word in command.overrides:
         for setting in _word_settings(word):
