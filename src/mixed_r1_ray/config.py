@@ -153,7 +153,7 @@ class RewardConfig:
     custom_timeout_s: Positive = 10.0
     #: Seconds that math may take for one answer.
     math_timeout_s: Positive = 5.0
-    #: Seconds for one group; a call of several has that many times as long.
+    #: Seconds for one group, beside what math_timeout_s and custom_timeout_s allow for its samples.
     timeout_s: Positive = 60.0
     #: Run stops when more than this fraction of a step's samples could not be scored.
     max_unscored_fraction: Fraction = 0.1

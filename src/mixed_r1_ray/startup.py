@@ -72,8 +72,7 @@ def start_parts(config: Config, plan: Plan, splits: dict[str, str], run_dir: Run
     await_ready(actors, config, journal.say)
     checkpoints = Checkpointer(config, run_dir, learners, journal)
     rollout = RolloutPool(actors.rollout, config.rollout.timeout_s)
-    reward = config.reward
-    rewards = RewardPool(actors.reward, reward.timeout_s, journal.warn, reward.batch_groups)
+    rewards = RewardPool.from_config(actors.reward, config.reward, journal.warn)
     scorer = Scorer(rewards, actors.reference, config.reference.timeout_s, journal.warn)
     loaders = {
         split: PromptLoader(

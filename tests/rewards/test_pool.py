@@ -6,17 +6,17 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
 
-from mixed_r1_ray.config import Config
+from mixed_r1_ray.config import Config, RewardConfig
 from mixed_r1_ray.environment import prepare_environment
 from mixed_r1_ray.errors import UserError
-from mixed_r1_ray.rewards.pool import RewardPool
+from mixed_r1_ray.rewards.pool import PendingScore, RewardPool
 from mixed_r1_ray.types import Group, Prompt, Rollout
 
 
@@ -228,6 +228,15 @@ def test_a_hanging_call_is_ended_at_its_deadline_and_the_worker_serves_again(ben
     assert ray.get(bench.actors[0].ready.remote()) != before
 
 
+def test_a_reward_with_its_own_deadline_may_use_it_up_for_every_sample():
+    reward = RewardConfig(timeout_s=60.0, math_timeout_s=5.0, custom_timeout_s=10.0)
+    pools = [
+        RewardPool.from_config([], config, print) for config in (reward, replace(reward, custom="f.py:f"))
+    ]
+    groups = [PendingScore(None, None, samples, 0.0) for samples in (8, 1)]
+    assert [pool._allowed_s(groups) for pool in pools] == [2 * 60 + 9 * 5, 2 * 60 + 9 * 10]
+
+
 def test_without_any_worker_left_groups_are_unscored_not_awaited(bench):
     bench = bench()
     ray.kill(bench.actors[0], no_restart=True)
@@ -235,3 +244,45 @@ def test_without_any_worker_left_groups_are_unscored_not_awaited(bench):
     assert [bench.pool.collect(part)[0].total for part in pending] == [None, None]
     assert "no reward worker is left" in pending[0].rewards[0].detail
     assert any("reward[0] is lost" in text for text in bench.warnings)
+
+
+SLOW = """
+import os, time
+
+def slow(sample):
+    open(sample.question, "a").write(f"{sample.prompt_id}.{sample.sample_index} {os.getppid()}\\\\n")
+    time.sleep(0.15)
+    return sample.sample_index / 4
+"""
+
+
+def test_a_real_reward_worker_killed_while_a_users_function_runs_loses_no_sample(cluster, tmp_path):
+    from mixed_r1_ray.rewards.worker import RewardWorker
+
+    (tmp_path / "mine.py").write_text(SLOW.replace("\\\\", "\\"))
+    seen = tmp_path / "seen"
+    config = Config()
+    config.reward.custom, config.reward.custom_types = f"{tmp_path}/mine.py:slow", ["matching"]
+    workers = [RewardWorker.options(num_cpus=0).remote(config) for _ in range(2)]
+    ray.get([worker.ready.remote() for worker in workers], timeout=60)
+    pool = RewardPool.from_config(workers, config.reward, print)
+    zeros = np.zeros(1, np.float32)
+    group = tuple(Rollout(i, zeros, zeros, zeros, "<answer>x</answer>", True) for i in range(4))
+    pending = {}
+    for name in "abcdefgh":
+        prompt = Prompt(name, "shapes", "matching", str(seen), "yes", None, (), None, "…", 3)
+        pending[name] = pool.submit(prompt, ray.put(Group(name, zeros, group)), 4, 0.0)
+
+    def kill():
+        while not seen.exists() or seen.read_text().count("\n") < 10:
+            time.sleep(0.01)
+        os.kill(int(seen.read_text().splitlines()[-1].split()[1]), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    tasks = {name: [reward.task for reward in pool.collect(part)] for name, part in pending.items()}
+    killer.join()
+    for worker in workers:
+        ray.kill(worker)
+    assert tasks == {name: [0.0, 0.25, 0.5, 0.75] for name in "abcdefgh"}
+    assert len({line.split()[1] for line in seen.read_text().splitlines()}) >= 2

@@ -31,7 +31,7 @@ def test_unscored_samples_of_a_group_are_found_by_their_place():
 
 
 def test_a_warning_names_prompt_sample_source_and_the_whole_reason(told):
-    reason = 'Traceback (most recent call last):\n  File "mine.py", line 3, in f\nKeyError: \'x\''
+    reason = "Traceback (most recent call last):\n  File \"mine.py\", line 3, in f\nKeyError: 'x'"
     UnscoredWarnings(told.append).add([Unscored("p7", "charts", 5, reason)])
     assert told == [
         f"1 sample was not scored so far for one reason; prompt 'p7', sample 5 (source charts): {reason}"

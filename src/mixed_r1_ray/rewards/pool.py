@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 import ray
 from ray import ObjectRef
 
+from mixed_r1_ray.config import RewardConfig
 from mixed_r1_ray.remote import ActorDied, ActorFailure, fetch
 from mixed_r1_ray.types import Prompt, RewardBreakdown
 
 MAX_TRIES = 3  # calls that a group may be part of before it counts as unscored
+FETCH_TIMEOUT_S = 60.0  # for an answer that is there to be brought here
 RESTART_TIMEOUT_S = 180.0  # for a worker whose process died or was killed to answer again
 
 
@@ -53,17 +55,29 @@ class _Worker:
 class RewardPool:
     """Groups wait in one queue; a worker that is free takes up to `batch_groups` of them as one call.
 
-    A call of n groups has n times timeout_s. One that fails, overruns or dies with its worker is repeated,
+    A group has timeout_s and sample_timeout_s for each of its samples, a call the sum. One that fails, overruns or dies with its worker is repeated,
     group by group and on another worker if there is one, so that a bad group takes no other down with it.
     A worker that died, or was killed for overrunning, is restarted and gets nothing to do before it answers.
     """
 
     def __init__(
-        self, workers: Sequence, timeout_s: float, warn: Callable[[str], None], batch_groups: int = 8
+        self,
+        workers: Sequence,
+        timeout_s: float,
+        warn: Callable[[str], None],
+        batch_groups: int = 8,
+        sample_timeout_s: float = 0.0,
     ):
-        self.timeout_s, self.warn, self.batch_groups = timeout_s, warn, batch_groups
+        self.timeout_s, self.sample_timeout_s = timeout_s, sample_timeout_s
+        self.warn, self.batch_groups = warn, batch_groups
         self._workers = [_Worker(number, actor) for number, actor in enumerate(workers)]
         self._waiting: list[PendingScore] = []
+
+    @classmethod
+    def from_config(cls, workers: Sequence, reward: RewardConfig, warn: Callable[[str], None]) -> RewardPool:
+        """The pool that `reward.*` describes. Rewards that have a deadline of their own may use it up."""
+        own = max(reward.math_timeout_s, reward.custom_timeout_s if reward.custom else 0.0)
+        return cls(workers, reward.timeout_s, warn, reward.batch_groups, sample_timeout_s=own)
 
     def submit(self, prompt: Prompt, group: ObjectRef, num_samples: int, progress: float) -> PendingScore:
         """Starts scoring if a worker is free, and queues otherwise; returns at once."""
@@ -112,7 +126,7 @@ class RewardPool:
             worker.answer = worker.actor.score.remote(
                 prompts, groups[0].progress, *(pending.group for pending in groups)
             )
-            worker.groups, worker.deadline = groups, time.monotonic() + self.timeout_s * len(groups)
+            worker.groups, worker.deadline = groups, time.monotonic() + self._allowed_s(groups)
 
     def _take(self, worker: _Worker, share: int) -> list[PendingScore]:
         """The first waiting group that `worker` may score; if it never failed, up to `share` of them."""
@@ -138,7 +152,7 @@ class RewardPool:
         groups, answer, what = worker.groups, worker.answer, _name(worker)
         worker.groups, worker.answer, worker.deadline = [], None, math.inf
         try:
-            answers = fetch(answer, what=what, deadline_s=self.timeout_s)
+            answers = fetch(answer, what=what, deadline_s=FETCH_TIMEOUT_S)
         except ActorDied as error:
             self._fail(worker, groups, str(error))
             if groups:
@@ -158,10 +172,13 @@ class RewardPool:
         worker.groups, worker.answer, worker.deadline = [], None, math.inf
         ray.kill(worker.actor, no_restart=not groups)
         if groups:
-            self._fail(worker, groups, f"{what}: no answer within {self.timeout_s * len(groups):g} s")
+            self._fail(worker, groups, f"{what}: no answer within {self._allowed_s(groups):g} s")
             self._restart(worker)
         else:
             self._lose(worker, f"{what}: not there after {RESTART_TIMEOUT_S:g} s")
+
+    def _allowed_s(self, groups: Sequence[PendingScore]) -> float:
+        return sum(self.timeout_s + self.sample_timeout_s * pending.num_samples for pending in groups)
 
     def _restart(self, worker: _Worker) -> None:
         """Ray restarts the process by itself; until it answers the worker counts as busy."""
