@@ -145,7 +145,7 @@ class RewardConfig:
     bmas_drop_punctuation: bool = False
     #: Counting: 1 for the same number, or nearness, 1 - |p - g| / max(p, g).
     counting_mode: Literal["exact", "relative"] = "exact"
-    #: Your reward function: path.py:function, or the name of an entry point of the group mixed_r1_ray.rewards.
+    #: Your reward function: path.py:function, or an entry point's name (group mixed_r1_ray.rewards).
     custom: str | None = None
     #: Reward types that it scores, in place of the built-in reward.
     custom_types: list[str] = field(default_factory=lambda: ["custom"])

@@ -70,7 +70,8 @@ def _custom_types_are_types(config: Config) -> str | None:
                 f"did you mean {near[0]!r}?" if near else f"reward types are {', '.join(REWARD_TYPES)}"
             )
     if config.reward.custom is None and config.reward.custom_types != ["custom"]:
-        return f"reward.custom_types {config.reward.custom_types}, but reward.custom names no function to score them"
+        named = ", ".join(config.reward.custom_types)
+        return f"reward.custom_types {named}: there is no function to score them; give reward.custom"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -208,9 +209,11 @@ def _finish(merge: _Merge) -> Config:
 
 
 def _absolute(function: str | None) -> str | None:
-    """`path.py:function` with the whole path, for workers stand in other folders; names of entry points as they are."""
+    """`path.py:function` with its whole path, for workers stand in other folders; names as they are."""
     path, colon, name = (function or "").rpartition(":")
-    return f"{Path(path).expanduser().resolve()}:{name}" if colon and path.endswith(".py") else function
+    if not colon or not path.endswith(".py"):
+        return function
+    return f"{os.path.abspath(os.path.expanduser(path))}:{name}"
 
 
 def _value(config: Config, key: str) -> Any:

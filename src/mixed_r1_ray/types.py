@@ -1,6 +1,7 @@
 """Everything that crosses an actor boundary, as frozen dataclasses.
 
-Arrays are NumPy: the object store hands them out without a copy, and a process that needs no torch need not import it.
+Arrays are NumPy: the object store hands them out without a copy, and a process that needs no torch need not
+import it.
 Shapes: P prompt tokens (placeholders expanded), T response tokens, G responses a group.
 """
 

@@ -34,7 +34,9 @@ def function(tmp_path):
 
 def samples(*texts: str, reward_type: str = "custom") -> list[RewardSample]:
     return [
-        RewardSample(reward_type, f"<answer>{text}</answer>", "gold", prompt_id=f"p{i}", source="s", sample_index=i)
+        RewardSample(
+            reward_type, f"<answer>{text}</answer>", "gold", prompt_id=f"p{i}", source="s", sample_index=i
+        )
         for i, text in enumerate(texts)
     ]
 
@@ -77,7 +79,16 @@ def test_every_form_scores_each_sample_in_order(function, form):
 def test_a_sample_carries_all_that_a_record_knows(function):
     spec = function("def f(sample):\n    return 1.0, repr(sample) + repr(sample.answer)")
     sample = RewardSample(
-        "custom", "x <answer> é\ud800 </answer>", "g", "q?", ("a", "b"), (640, 480), BoxFrame(1000, 1000), "p", "src", 3
+        "custom",
+        "x <answer> é\ud800 </answer>",
+        "g",
+        "q?",
+        ("a", "b"),
+        (640, 480),
+        BoxFrame(1000, 1000),
+        "p",
+        "src",
+        3,
     )
     with RewardScorer(custom=spec) as scorer:
         (breakdown,) = scorer.score([sample])
@@ -138,7 +149,9 @@ def test_what_is_no_finite_number_is_unscored_and_named(function, expression, na
 
 
 def test_numpy_numbers_and_truth_values_are_numbers(function):
-    spec = function("import numpy as np\ndef f(samples):\n    return [np.float32(0.5), True, (np.int64(2), 'why')]")
+    spec = function(
+        "import numpy as np\ndef f(samples):\n    return [np.float32(0.5), True, (np.int64(2), 'why')]"
+    )
     values, details = tasks(spec, "a", "b", "c")
     assert values == [0.5, 1.0, 2.0] and details[2] == "why"
 
@@ -150,7 +163,13 @@ def test_exit_in_a_function_is_an_error_of_one_sample(function):
 
 
 SLEEP = "import time\ndef f(sample):\n    if sample.answer == 'bad': time.sleep(1000)\n    return 1"
-SPIN = "import re\ndef f(sample):\n    if sample.answer == 'bad': re.match('(a+)+$', 'a' * 64 + 'b')\n    return 1"
+SPIN = """
+import re
+def f(sample):
+    if sample.answer == 'bad':
+        re.match('(a+)+$', 'a' * 64 + 'b')
+    return 1
+"""
 
 
 @pytest.mark.parametrize("source", [SLEEP, SPIN], ids=["sleeps", "hangs in C"])
@@ -163,7 +182,8 @@ def test_one_that_never_returns_costs_its_own_sample_alone(function, source):
 
 
 @pytest.mark.parametrize(
-    ("death", "named"), [("os.kill(os.getpid(), 9)", "SIGKILL"), ("os._exit(7)", "exit code 7"), ("os.abort()", "SIGABRT")]
+    ("death", "named"),
+    [("os.kill(os.getpid(), 9)", "SIGKILL"), ("os._exit(7)", "exit code 7"), ("os.abort()", "SIGABRT")],
 )
 def test_one_that_kills_its_process_costs_its_own_sample_alone(function, death, named):
     spec = function(f"import os\ndef f(sample):\n    if sample.answer == 'bad': {death}\n    return 1")
@@ -211,13 +231,18 @@ def test_async_samples_run_side_by_side(function):
 
 
 def test_an_async_sample_that_waits_for_ever_is_alone_unscored(function):
-    spec = function("import asyncio\nasync def f(sample):\n    await asyncio.sleep(1000 * (sample.answer == 'bad'))\n    return 1")
+    spec = function(
+        "import asyncio\n"
+        "async def f(sample):\n    await asyncio.sleep(1000 * (sample.answer == 'bad'))\n    return 1"
+    )
     values, details = tasks(spec, "a", "bad", "c")
     assert values == [1.0, None, 1.0] and "took longer" in details[1]
 
 
 def test_an_async_sample_that_blocks_the_others_is_found(function):
-    spec = function("import time\nasync def f(sample):\n    time.sleep(1000 * (sample.answer == 'bad'))\n    return 1")
+    spec = function(
+        "import time\nasync def f(sample):\n    time.sleep(1000 * (sample.answer == 'bad'))\n    return 1"
+    )
     assert tasks(spec, "a", "bad", "c")[0] == [1.0, None, 1.0]
 
 
@@ -240,7 +265,10 @@ def test_a_batch_that_overruns_or_has_a_wrong_length_is_unscored_whole_and_the_n
 
 
 def test_state_is_kept_from_call_to_call_until_the_process_is_lost(function):
-    spec = function("import os\nseen = []\ndef f(sample):\n    seen.append(1)\n    if sample.answer == 'bad': os._exit(1)\n    return len(seen)")
+    spec = function(
+        "import os\nseen = []\n"
+        "def f(sample):\n    seen.append(1)\n    if sample.answer == 'bad': os._exit(1)\n    return len(seen)"
+    )
     with RewardScorer(custom=spec) as scorer:
         assert [b.task for b in scorer.score(samples("a"))] == [1.0]
         assert [b.task for b in scorer.score(samples("a", "bad", "c"))] == [2.0, None, 1.0]
@@ -345,7 +373,10 @@ time.sleep(600)
 
 
 def test_a_scorer_that_nobody_closed_ends_its_process(function, tmp_path):
-    spec = function(f"import os, pathlib\ndef f(sample):\n    pathlib.Path({str(tmp_path)!r}, 'pid').write_text(str(os.getpid()))\n    return 1")
+    spec = function(
+        "import os, pathlib\n"
+        f"def f(sample):\n    return pathlib.Path({str(tmp_path)!r}, 'pid').write_text(str(os.getpid()))"
+    )
     scorer = RewardScorer(custom=spec)
     scorer.score(samples("a"))
     del scorer

@@ -53,7 +53,9 @@ def parse_gold(gold: str, question: str | None = None) -> ChartGold:
     return ChartGold(items, is_list, bool(question and re.search("percent|%", question, re.IGNORECASE)))
 
 
-def score_any(answer: str, golds: tuple[ChartGold, ...], mode: str = "relaxed", ordered: bool = False) -> TaskScore:
+def score_any(
+    answer: str, golds: tuple[ChartGold, ...], mode: str = "relaxed", ordered: bool = False
+) -> TaskScore:
     """The best of several golds; arguments as of score_answer."""
     return max((score_answer(answer, gold, mode, ordered) for gold in golds), key=lambda score: score.value)
 
@@ -130,8 +132,8 @@ _AND = re.compile(r"\s+(?:and|&)\s+", re.IGNORECASE)
 def _split_list(text: str, expected: int | None = None) -> list[str]:
     """Elements of `[a, b]`, JSON or not, or of `a, b and c`.
 
-    expected: how many there should be. It decides whether `and` parts two elements (not within `rock and roll`),
-    and whether `100,200` is one number or two.
+    expected: how many there should be. It decides whether `and` parts two elements (not within `rock and
+    roll`), and whether `100,200` is one number or two.
     """
     text = text.strip()
     try:

@@ -12,14 +12,17 @@ COUNTING_MODES = ("exact", "relative")
 _ONES = dict(zip("one two three four five six seven eight nine".split(), range(1, 10)))
 _TEENS = dict(
     zip(
-        "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split(), range(10, 20)
+        "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split(),
+        range(10, 20),
     )
 )
 _TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10)))
 _MULTIPLES = {"dozen": 12, "hundred": 100, "thousand": 1000}
 _VALUES = {"a": 1, "zero": 0} | _ONES | _TEENS | _TENS
 
-_SMALL = rf"(?:(?:{'|'.join(_TENS)})(?:[\s-](?:{'|'.join(_ONES)})\b)?|{'|'.join((*_TEENS, *_ONES, 'zero'))})\b"
+_SMALL = (
+    rf"(?:(?:{'|'.join(_TENS)})(?:[\s-](?:{'|'.join(_ONES)})\b)?|{'|'.join((*_TEENS, *_ONES, 'zero'))})\b"
+)
 _HUNDREDS = rf"(?:(?:a|{_SMALL})\s+hundred\b(?:\s+(?:and\s+)?{_SMALL})?|{_SMALL})"
 _WORDS = re.compile(
     rf"\b(?:(?:a|{_SMALL})\s+dozen\b"
@@ -33,7 +36,8 @@ _HEDGE_BEFORE = re.compile(
     r"|[-−<>≤≥±])\s*(?:a\s+)?$"
 )
 _NO_COUNT_AFTER = re.compile(
-    r"\s*(?:[+%°/]|or (?:more|fewer|less|so)\b|and a half\b|point\b|(?:hundred|thousand|million|billion|dozen|percent)s?\b)"
+    r"\s*(?:[+%°/]|or (?:more|fewer|less|so)\b|and a half\b|point\b"
+    r"|(?:hundred|thousand|million|billion|dozen|percent)s?\b)"
 )
 _NONE = re.compile(r"\s*no\W*$|.*?\b(?:none\b|no (?!one\b|idea\b|clue\b|way\b|more\b|less\b|fewer\b)[a-z])")
 
@@ -55,7 +59,7 @@ def parse_gold(gold: str) -> int:
 
 
 def score_answer(answer: str, golds: tuple[int, ...], mode: str = "exact") -> TaskScore:
-    """exact: 1 for the same number, else 0. relative: 1 - |p - g| / max(p, g) (choice). The best gold counts."""
+    """exact: 1 for the same number, else 0. relative: 1 - |p - g| / max(p, g) (choice). Best gold counts."""
     if len(answer) > MAX_SHORT_ANSWER:
         return TaskScore(0.0, f"the answer has {len(answer)} characters, no count")
     count = read_count(answer)
@@ -87,7 +91,9 @@ def read_count(text: str) -> Count:
     if not said and _NONE.match(bare):
         said.add(0)
     if len(said) != 1:
-        return Count(None, f"several numbers: {', '.join(map(str, sorted(said)[:5]))}" if said else "no number")
+        return Count(
+            None, f"several numbers: {', '.join(map(str, sorted(said)[:5]))}" if said else "no number"
+        )
     return Count(said.pop(), "one number")
 
 

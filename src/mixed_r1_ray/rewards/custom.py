@@ -24,9 +24,13 @@ class CustomReward:
 
     def score(self, samples: Sequence[RewardSample]) -> list[TaskScore | str]:
         """A score a sample, any finite number; or a text: why there is none."""
-        answers = self._process.call([asdict(sample) for sample in samples], self.timeout_s) if samples else []
+        answers = (
+            self._process.call([asdict(sample) for sample in samples], self.timeout_s) if samples else []
+        )
         return [
-            TaskScore(answer.value, answer.detail or self.spec) if answer.failure is None else self._why(answer, sample)
+            TaskScore(answer.value, answer.detail or self.spec)
+            if answer.failure is None
+            else self._why(answer, sample)
             for answer, sample in zip(answers, samples, strict=True)
         ]
 

@@ -48,7 +48,8 @@ def find_function(spec: str) -> Callable:
         if spec not in installed:
             hint = nearest(spec, installed) if installed else "; none is installed"
             raise UserError(
-                f"reward.custom={spec}: neither path.py:function nor an entry point of the group {ENTRY_POINTS}{hint}"
+                f"reward.custom={spec}: neither path.py:function nor an entry point of the group "
+                f"{ENTRY_POINTS}{hint}"
             )
         return _guarded(spec, installed[spec].load)
     if not Path(path).is_file():
@@ -83,12 +84,16 @@ def _form(spec: str, function: Callable) -> str:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError) as error:
         raise UserError(f"reward.custom={spec}: its parameters cannot be read ({error})") from None
-    needed = [p.name for p in parameters[1:] if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    needed = [
+        p.name
+        for p in parameters[1:]
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
     if not parameters or parameters[0].name not in ("sample", "samples") or needed:
         said = ", ".join(p.name for p in parameters)
         raise UserError(
-            f"reward.custom={spec}: its parameters are ({said}); expected one, named `sample` (it is called with "
-            "one) or `samples` (with a list of them)"
+            f"reward.custom={spec}: its parameters are ({said}); expected one, named `sample` (it is called "
+            "with one) or `samples` (with a list of them)"
         )
     if parameters[0].name == "samples":
         return "batch"
@@ -110,7 +115,9 @@ def _all_at_once(function: Callable, samples: list[RewardSample], reply: Reply, 
         returned = list(asyncio.run(returned) if inspect.isawaitable(returned) else returned)
         results = [read_result(result) for result in returned]
         if len(results) != len(samples):
-            results = [(None, f"returned {len(results)} values for {len(samples)} samples", "raised")] * len(samples)
+            results = [(None, f"returned {len(results)} values for {len(samples)} samples", "raised")] * len(
+                samples
+            )
     except BaseException as error:
         results = [(None, _traceback(error), "raised")] * len(samples)
     for place, result in enumerate(results):
@@ -124,7 +131,9 @@ def _concurrently(function: Callable, samples: list[RewardSample], reply: Reply,
                 result = read_result(await function(sample))
         except BaseException as error:
             overran = limit.expired() and isinstance(error, TimeoutError)
-            failure = (f"took longer than {timeout_s:g} s", "overran") if overran else (_traceback(error), "raised")
+            failure = (
+                (f"took longer than {timeout_s:g} s", "overran") if overran else (_traceback(error), "raised")
+            )
             result = None, *failure
         reply(place, *result)
 
@@ -147,7 +156,9 @@ def _guarded(spec: str, imported: Callable):
     try:
         return imported()
     except BaseException as error:
-        where = traceback.format_exception_only(error) if isinstance(error, SyntaxError) else [_traceback(error)]
+        where = (
+            traceback.format_exception_only(error) if isinstance(error, SyntaxError) else [_traceback(error)]
+        )
         raise UserError(f"reward.custom={spec} cannot be imported:\n{''.join(where).rstrip()}") from None
 
 
@@ -156,7 +167,9 @@ def _traceback(error: BaseException) -> str:
     frame = error.__traceback__
     while frame is not None and frame.tb_frame.f_code.co_filename.startswith((__file__, "<frozen importlib")):
         frame = frame.tb_next
-    return "".join(traceback.format_exception(type(error), error, frame or error.__traceback__))[-_MAX_TRACEBACK:].rstrip()
+    return "".join(traceback.format_exception(type(error), error, frame or error.__traceback__))[
+        -_MAX_TRACEBACK:
+    ].rstrip()
 
 
 def _is_async(function: Callable) -> bool:

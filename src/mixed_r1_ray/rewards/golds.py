@@ -13,8 +13,8 @@ _ANY_OF = re.compile(r'\s*\{\s*"any_of"\s*:')
 def several_golds(gold: str, list_is_several: bool = False) -> tuple[str, ...]:
     """The members of `{"any_of": [...]}`, or the text itself. Raises GoldError for an empty one.
 
-    Members are texts, numbers, or lists of these (a list answer, for chart). list_is_several: a plain JSON list of
-    texts says the same as any_of; then no member can be a list.
+    Members are texts, numbers, or lists of these (a list answer, for chart). list_is_several: a plain JSON
+    list of texts says the same as any_of; then no member can be a list.
     """
     texts: object = [gold]
     try:
@@ -22,7 +22,9 @@ def several_golds(gold: str, list_is_several: bool = False) -> tuple[str, ...]:
             found = json.loads(gold, parse_int=str, parse_float=str, parse_constant=str)
             texts = found["any_of"] if len(found) == 1 else None
             if isinstance(texts, list) and not list_is_several:
-                texts = [json.dumps(text, ensure_ascii=False) if isinstance(text, list) else text for text in texts]
+                texts = [
+                    json.dumps(text, ensure_ascii=False) if isinstance(text, list) else text for text in texts
+                ]
         elif list_is_several and gold.lstrip().startswith('["'):
             texts = json.loads(gold)
     except (ValueError, RecursionError) as error:
@@ -30,7 +32,7 @@ def several_golds(gold: str, list_is_several: bool = False) -> tuple[str, ...]:
             raise GoldError(f"gold {gold[:80]!r} is not JSON: {error}") from None
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
         raise GoldError(
-            f"gold {gold[:80]!r} is empty, or a list that holds something else than texts; several answers are "
-            'written {"any_of": ["one", "other"]}'
+            f"gold {gold[:80]!r} is empty, or a list that holds something else than texts; several answers "
+            'are written {"any_of": ["one", "other"]}'
         )
     return tuple(texts)

@@ -15,7 +15,10 @@ _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?")  # needs no proce
 
 
 class MathVerifier:
-    """Reads golds and scores answers, in a process that is started when first needed. timeout_s: for each of them."""
+    """Reads golds and scores answers, in a process that is started when first needed.
+
+    timeout_s: for one gold or answer.
+    """
 
     def __init__(self, timeout_s: float = TIMEOUT_S):
         self.timeout_s = timeout_s
@@ -23,7 +26,7 @@ class MathVerifier:
         self._faults: dict[str, str | None] = {}  # of golds that were checked
 
     def check_gold(self, gold: str) -> tuple[str, ...]:
-        """The texts that count as right. Raises GoldError for one that math-verify cannot read and compare."""
+        """The texts that count as right. Raises GoldError for one that math-verify cannot read."""
         texts = several_golds(gold)
         for text in texts:
             fault = self._fault(text.strip())
@@ -34,12 +37,16 @@ class MathVerifier:
     def score(self, pairs: Sequence[tuple[tuple[str, ...], str]]) -> list[TaskScore | None | str]:
         """A score a (golds, answer); the best gold counts. A text instead: why it could not be scored.
 
-        An answer that takes too long scores 0: the gold was found to be harmless before, so it is the answer's
-        fault. If the process dies, or was lost too often, that says nothing about the answer: unscored (choice).
+        An answer that takes too long scores 0: the gold was found to be harmless before, so it is the
+        answer's fault. If the process dies, or was lost too often, that says nothing about the answer:
+        unscored (choice).
         """
         items = [["answer", gold, answer] for golds, answer in pairs for gold in golds if _is_short(answer)]
         answers = iter(self._process.call(items, self.timeout_s) if items else ())
-        return [_joined([next(answers) for _ in golds] if _is_short(answer) else [], answer) for golds, answer in pairs]
+        return [
+            _joined([next(answers) for _ in golds] if _is_short(answer) else [], answer)
+            for golds, answer in pairs
+        ]
 
     def close(self) -> None:
         """Ends the process."""

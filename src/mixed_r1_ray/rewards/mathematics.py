@@ -1,6 +1,7 @@
-"""The math reward: mathematical equality, decided by math-verify. Runs inside a KillableProcess (see math_process).
+"""The math reward: equality as math-verify sees it. Runs inside a KillableProcess (see math_process).
 
-math-verify's own time-outs are signals, which only a main thread may use; they are off, the process has a deadline.
+math-verify's own time-outs are signals, which only a main thread may use; they are off, for the process has a
+deadline.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _DELIMITED = re.compile(r"\$\$?(.+?)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _MIXED_NUMBER = re.compile(r"(?<![0-9.,/])([0-9]{1,9})\s+([0-9]{1,9})\s*/\s*([0-9]{1,9})(?![0-9.,/])")
 _SCIENTIFIC = re.compile(r"(?<![\w.])([0-9]+(?:\.[0-9]*)?)[eE]([-+]?[0-9]{1,4})(?![\w.])")
-_SIGNS = str.maketrans({"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": r"\div ", "°": r"^\circ ", "²": "^2",
-                        "³": "^3", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∞": r"\infty ", "π": r"\pi "})  # fmt: skip
+_SIGNS = {"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": r"\div ", "°": r"^\circ ", "²": "^2",
+          "³": "^3", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∞": r"\infty ", "π": r"\pi "}  # fmt: skip
 _ROOT = re.compile(r"√\s*\(?([0-9.]{1,20}|[A-Za-z])\)?")
 _NEGATED = re.compile(r"\b(?:not|nor|neither)\b|n['’]t\b", re.IGNORECASE)
 _COMMAND = re.compile(r"\\[A-Za-z]+\s*(?:\{[A-Za-z .,;:()-]*\})?")
 _WORD = re.compile(rf"(?<![{LATIN}\\])[A-Za-z]{{3,}}(?![{LATIN}])")
-_MATHS_WORDS = frozenset("sqrt sin cos tan cot sec csc log exp and min max mod gcd lcm abs det inf sup arcsin arccos "
-                         "arctan sinh cosh tanh".split())  # fmt: skip
+_MATHS_WORDS = frozenset(
+    "sqrt sin cos tan cot sec csc log exp and min max mod gcd lcm abs det arcsin arccos arctan".split()
+)
 
 
 def load():
@@ -49,7 +51,7 @@ def load():
 
 
 def check_gold(gold: str) -> tuple[float, str]:
-    """1 if the gold can be read, and found equal to itself. An innocent answer must not hang over it, either."""
+    """1 if the gold can be read, and found equal to itself. No innocent answer may hang over it, either."""
     read = parse(gold)
     if not read:
         return 0.0, "is no mathematical expression"
@@ -83,8 +85,8 @@ def parse(text: str) -> tuple:
 def as_latex(text: str) -> str | None:
     """The mathematics of an answer between dollars; None where there is none, or it is in words.
 
-    A box counts before the text around it, and the last box of several. Bare text is taken to be LaTeX, unless it
-    holds words: then the one number in it is meant, `42 dollars` (choice).
+    A box counts before the text around it, and the last box of several. Bare text is taken to be LaTeX,
+    unless it holds words: then the one number in it is meant, `42 dollars` (choice).
     """
     boxes = [text[found.end() :] for found in _BOX.finditer(text)]
     if boxes:
@@ -106,7 +108,8 @@ def as_latex(text: str) -> str | None:
 
 
 def _tidy(latex: str) -> str:
-    latex = _MIXED_NUMBER.sub(r"(\1 + \2/\3)", _ROOT.sub(r"\\sqrt{\1}", latex).translate(_SIGNS))
+    latex = _ROOT.sub(r"\\sqrt{\1}", latex).translate(str.maketrans(_SIGNS))
+    latex = _MIXED_NUMBER.sub(r"(\1 + \2/\3)", latex)
     return _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", latex).replace("$", "").strip().rstrip(".,;")
 
 

@@ -31,8 +31,9 @@ def score(
 ) -> RewardBreakdown:
     """Scores one response. `options` are the fields of RewardOptions.
 
-    Raises GoldError for a gold that cannot be read (and a math answer over which its process died), ValueError for an unknown reward type, TypeError for an
-    unknown option, UserError for an open-ended answer without embeddings. Nothing in a response raises.
+    Raises GoldError for a gold that cannot be read (and where the process died that decides on math),
+    ValueError for an unknown reward type, TypeError for an unknown option, UserError for an open-ended answer
+    without embeddings. Nothing in a response raises.
     """
     settings = RewardOptions.from_keywords(options)
     choices = None if choices is None else tuple(choices)
@@ -161,7 +162,9 @@ def _score_answer(answer: str, gold, request: RewardRequest, options: RewardOpti
 
 def _score_captions(answers, golds, embeddings: EmbeddingTable | None, options) -> list[TaskScore | str]:
     if embeddings is None:
-        raise UserError("an open_ended answer needs `embeddings`: EmbeddingTable.from_checkpoint(model folder)")
+        raise UserError(
+            "an open_ended answer needs `embeddings`: EmbeddingTable.from_checkpoint(model folder)"
+        )
     try:
         return bmas.score_answers(answers, golds, embeddings, options)
     except GoldError as error:

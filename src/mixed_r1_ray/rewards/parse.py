@@ -67,7 +67,8 @@ def _without_spans(text: str, start: int, end: int, spans: list[tuple[int, int]]
 
 
 _LATEX = re.compile(
-    r"\\(?:boxed|fbox|mbox|text(?:bf|it|rm|sf|tt)?|math(?:bf|it|rm|sf)|bm|left|right|displaystyle)(?![A-Za-z])\s*"
+    r"\\(?:boxed|fbox|mbox|text(?:bf|it|rm|sf|tt)?|math(?:bf|it|rm|sf)|bm|left|right|displaystyle)"
+    r"(?![A-Za-z])\s*"
     r"|\\[()\[\],;:!]|(?<=\\)[ ]|\\(?=[%$#&_ ])|[{}]"
 )
 _MARKDOWN = re.compile(r"```[a-z]*|[`]+|\*\*+|__+", re.ASCII)

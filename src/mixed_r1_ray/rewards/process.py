@@ -24,7 +24,7 @@ _CHILD = "mixed_r1_ray.rewards.process_child"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one item. failure: None, `raised`, `overran`, `died` or `skipped`; then detail says more."""
+    """What became of one item. failure: None, `raised`, `overran`, `died` or `skipped`; detail says more."""
 
     value: float | None
     detail: str = ""
@@ -32,10 +32,10 @@ class Answer:
 
 
 class KillableProcess:
-    """Answers items in a process of its own, which is started at the first call and again whenever it was lost.
+    """Answers items in a process of its own, started at the first call and again whenever it was lost.
 
-    target: what process_child is to load; name: what messages call it. The process is no fork of this one, prints to standard error, and ends
-    with this one, however this one ends.
+    target: what process_child is to load; name: what messages call it. The process is no fork of this one,
+    prints to standard error, and ends with this one, however this one ends.
     """
 
     def __init__(self, target: Sequence[str], name: str):
@@ -71,7 +71,9 @@ class KillableProcess:
                 answers |= {place: Answer(None, reason, "skipped") for place in waiting}
                 break
             self._start()
-            if not self._running.send({"items": [items[place] for place in waiting], "one_by_one": one_by_one}):
+            if not self._running.send(
+                {"items": [items[place] for place in waiting], "one_by_one": one_by_one}
+            ):
                 self._end()  # it died while nothing was asked of it; nobody is to blame
                 restarts += 1
                 continue
@@ -124,7 +126,7 @@ class KillableProcess:
 
 
 class _Running:
-    """One life of the process. Nothing is ever written to its `alive` pipe: the kernel kills it when that closes."""
+    """One life of the process. Its `alive` pipe carries nothing: the kernel kills it when that closes."""
 
     def __init__(self):
         self.form = "one"  # how the target takes items: one, batch or concurrent
@@ -188,5 +190,3 @@ def _cause(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     return f"signal {signal.Signals(-code).name}" if -code in list(signal.Signals) else f"signal {-code}"
-
-

@@ -3,7 +3,8 @@
     python -P -m mixed_r1_ray.rewards.process_child CONNECTION ALIVE        (two open file descriptors)
 
 Messages are JSON. {"target": […]} is answered by {"form": …} or {"failed": why}; {"items": […]} by one
-{"item": place, "value": …, "detail": …, "failure": null | "raised" | "overran"} each, in the order they are done.
+{"item": place, "value": …, "detail": …, "failure": null | "raised" | "overran"} each, in the order they are
+done.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ def main(connection: Connection) -> None:
 
 
 def die_with_parent(alive: int) -> None:
-    """Has the kernel kill this process group when the other end of a pipe closes, that is, when the parent is gone.
+    """Has the kernel kill this process group when the other end of a pipe closes: when the parent is gone.
 
-    A thread that waits for it would not do: a hanging C function (a regular expression, a large power) keeps the
-    interpreter lock. Where the system cannot do it (not Linux), a thread is what there is.
+    A thread that waits for it would not do: a hanging C function (a regular expression, a large power) keeps
+    the interpreter lock. Where the system cannot do it (not Linux), a thread is what there is.
     """
     if not hasattr(fcntl, "F_SETSIG"):
         threading.Thread(target=_die_at_end_of, args=(alive,), daemon=True).start()

@@ -16,9 +16,9 @@ from mixed_r1_ray.types import REWARD_TYPES, RewardBreakdown
 
 
 class RewardScorer:
-    """Scores samples of any reward type. Holds the processes that this needs; close it, or use it in a `with`.
+    """Scores samples of any reward type. Holds the processes it needs: close it, or use it in a `with`.
 
-    custom: `path.py:function` or an entry point; custom_types: the reward types that it scores in place of ours.
+    custom: `path.py:function` or an entry point; custom_types: the reward types it scores in place of ours.
     Raises UserError if that function cannot be loaded, ValueError for a type that there is not.
     """
 
@@ -34,7 +34,9 @@ class RewardScorer:
     ):
         for kind in custom_types:
             if kind not in REWARD_TYPES:
-                raise ValueError(f"custom_types: unknown reward type {kind!r}{nearest(str(kind), REWARD_TYPES)}")
+                raise ValueError(
+                    f"custom_types: unknown reward type {kind!r}{nearest(str(kind), REWARD_TYPES)}"
+                )
         self.options = options
         self._embeddings = embeddings
         self._custom_types = frozenset(custom_types) if custom else frozenset()
@@ -53,7 +55,9 @@ class RewardScorer:
             math_timeout_s=reward.math_timeout_s,
         )
 
-    def score(self, samples: Sequence[RewardSample], *, progress: float | None = None) -> list[RewardBreakdown]:
+    def score(
+        self, samples: Sequence[RewardSample], *, progress: float | None = None
+    ) -> list[RewardBreakdown]:
         """One breakdown a sample, in order; what could not be scored is None, and `detail` says why.
 
         progress: fraction of training done, for iou_mode=dynamic; None: that of the options.
@@ -61,7 +65,9 @@ class RewardScorer:
         options = self.options if progress is None else replace(self.options, progress=progress)
         theirs = [sample for sample in samples if sample.reward_type in self._custom_types]
         ours = [sample for sample in samples if sample.reward_type not in self._custom_types]
-        scored = iter(score_batch(ours, embeddings=self._embeddings, options=options, verifier=self._verifier))
+        scored = iter(
+            score_batch(ours, embeddings=self._embeddings, options=options, verifier=self._verifier)
+        )
         tasks = iter(self._custom.score(theirs) if theirs else ())
         return [
             joined(sample, next(tasks), options) if sample.reward_type in self._custom_types else next(scored)
