@@ -246,11 +246,11 @@ def test_without_any_worker_left_groups_are_unscored_not_awaited(bench):
     assert any("reward[0] is lost" in text for text in bench.warnings)
 
 
-SLOW = """
+SLOW = r"""
 import os, time
 
 def slow(sample):
-    open(sample.question, "a").write(f"{sample.prompt_id}.{sample.sample_index} {os.getppid()}\\\\n")
+    open(sample.question, "a").write(f"{sample.prompt_id}.{sample.sample_index} {os.getppid()}\n")
     time.sleep(0.15)
     return sample.sample_index / 4
 """
@@ -259,7 +259,7 @@ def slow(sample):
 def test_a_real_reward_worker_killed_while_a_users_function_runs_loses_no_sample(cluster, tmp_path):
     from mixed_r1_ray.rewards.worker import RewardWorker
 
-    (tmp_path / "mine.py").write_text(SLOW.replace("\\\\", "\\"))
+    (tmp_path / "mine.py").write_text(SLOW)
     seen = tmp_path / "seen"
     config = Config()
     config.reward.custom, config.reward.custom_types = f"{tmp_path}/mine.py:slow", ["matching"]
