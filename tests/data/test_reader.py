@@ -57,6 +57,9 @@ def test_records_come_back_as_they_were_written(tmp_path):
         ),
         replace(GOOD, id="chart", reward_type="chart", answer="12.5"),
         replace(GOOD, id="caption", reward_type="open_ended", answer="a red circle ü"),
+        replace(GOOD, id="math", reward_type="math", answer="\\frac{1}{2}"),
+        replace(GOOD, id="count", reward_type="counting", answer='{"any_of": [3, 4]}'),
+        replace(GOOD, id="mine", reward_type="custom", answer="whatever my function reads"),
     ]
     write_records(tmp_path / "train.parquet", written)
     table = RecordTable(str(tmp_path / "train.parquet"), 0.0)

@@ -193,8 +193,29 @@ def test_one_that_kills_its_process_costs_its_own_sample_alone(function, death, 
 
 def test_after_many_deaths_in_one_call_the_rest_is_not_tried(function):
     spec = function("import os\ndef f(sample):\n    os._exit(1)")
-    values, details = tasks(spec, *"abcdefghijkl")
-    assert values == [None] * 12 and "not tried" in details[-1]
+    values, details = tasks(spec, *"abcdefghijklmnopqrs")
+    assert (
+        values == [None] * 19 and ["not tried" in detail for detail in details] == [False] * 16 + [True] * 3
+    )
+
+
+def test_deaths_with_answers_between_are_no_reason_to_stop(function):
+    spec = function("import os\ndef f(sample):\n    if sample.answer == 'bad': os._exit(1)\n    return 1")
+    values, _ = tasks(spec, *["bad", "good"] * 18)
+    assert values == [None, 1.0] * 18
+
+
+def test_a_large_call_is_split_between_groups(function):
+    spec = function("def f(samples):\n    return [len(samples)] * len(samples)")
+    groups = [100, 100, 100, 700, 5]
+    many = [
+        RewardSample("custom", "", "g", prompt_id=f"p{number}", sample_index=index)
+        for number, size in enumerate(groups)
+        for index in range(size)
+    ]
+    with RewardScorer(custom=spec) as scorer:
+        sizes = [breakdown.task for breakdown in scorer.score(many)]
+    assert sizes == [300] * 300 + [512] * 512 + [193] * 193
 
 
 def test_a_flood_of_output_stops_nothing_and_stays_off_standard_output(function, capfd):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from mixed_r1_ray.rewards.parse import TaskScore
 from mixed_r1_ray.rewards.process import Answer, KillableProcess
 from mixed_r1_ray.rewards.sample import RewardSample
+
+BATCH = 256  # samples that a function is given at once, about (choice)
 
 
 class CustomReward:
@@ -24,9 +26,11 @@ class CustomReward:
 
     def score(self, samples: Sequence[RewardSample]) -> list[TaskScore | str]:
         """A score a sample, any finite number; or a text: why there is none."""
-        answers = (
-            self._process.call([asdict(sample) for sample in samples], self.timeout_s) if samples else []
-        )
+        answers = [
+            answer
+            for batch in _batches(samples)
+            for answer in self._process.call([asdict(sample) for sample in batch], self.timeout_s)
+        ]
         return [
             TaskScore(answer.value, answer.detail or self.spec)
             if answer.failure is None
@@ -41,6 +45,20 @@ class CustomReward:
     def _why(self, answer: Answer, sample: RewardSample) -> str:
         where = f"prompt {sample.prompt_id!r}, sample {sample.sample_index}"
         return f"reward.custom={self.spec}, {where}: {answer.detail}"
+
+
+def _batches(samples: Sequence[RewardSample]) -> Iterator[Sequence[RewardSample]]:
+    """Some hundreds at a time: a group stays together unless it is as large as that itself."""
+    start = 0
+    for end in range(1, len(samples) + 1):
+        size = end - start
+        if (
+            end == len(samples)
+            or size >= 2 * BATCH
+            or (size >= BATCH and samples[end].prompt_id != samples[end - 1].prompt_id)
+        ):
+            yield samples[start:end]
+            start = end
 
 
 def check_loads(spec: str) -> None:

@@ -17,7 +17,7 @@ from multiprocessing import Pipe
 from mixed_r1_ray.errors import UserError
 
 START_TIMEOUT_S = 120.0  # to import what it needs
-MAX_RESTARTS = 8  # in one call; what is then left stays unanswered (choice)
+MAX_LOSSES = 16  # in a row, without an answer between; what is then left of a call is not tried (choice)
 Reply = Callable[..., None]  # inside: (place, value, detail="", failure=None), once for each item
 _CHILD = "mixed_r1_ray.rewards.process_child"
 
@@ -63,11 +63,11 @@ class KillableProcess:
 
     def _call(self, items: Sequence, timeout_s: float) -> list[Answer]:
         answers: dict[int, Answer] = {}
-        restarts, one_by_one = 0, False
+        losses, one_by_one = 0, False  # losses in a row
         while len(answers) < len(items):
             waiting = [place for place in range(len(items)) if place not in answers]
-            if restarts > MAX_RESTARTS:
-                reason = f"not tried: the process was lost {restarts} times in one call"
+            if losses >= MAX_LOSSES:
+                reason = f"not tried, for the process was lost {losses} times in a row"
                 answers |= {place: Answer(None, reason, "skipped") for place in waiting}
                 break
             self._start()
@@ -75,15 +75,16 @@ class KillableProcess:
                 {"items": [items[place] for place in waiting], "one_by_one": one_by_one}
             ):
                 self._end()  # it died while nothing was asked of it; nobody is to blame
-                restarts += 1
+                losses += 1
                 continue
             failure = self._receive(waiting, answers, timeout_s)
             if failure is None:
-                continue
+                break
             form = self._running.form
             self._end()
-            restarts += 1
-            waiting = [place for place in waiting if place not in answers]
+            left = [place for place in waiting if place not in answers]
+            losses = losses + 1 if len(left) == len(waiting) else 1
+            waiting = left
             if form == "concurrent" and not one_by_one and len(waiting) > 1:
                 one_by_one = True  # which of them it was will be seen when they are alone
             else:
