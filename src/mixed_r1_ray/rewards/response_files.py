@@ -177,7 +177,9 @@ class _JsonlWriter:
 def _parse(line: bytes) -> dict[str, Any] | RowFault:
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+    except json.JSONDecodeError as error:
+        return RowFault("the line", f"is not JSON ({error.msg}, at character {error.pos})")
+    except (ValueError, RecursionError) as error:  # no UTF-8, a number of many thousand digits, deep nesting
         return RowFault("the line", f"is not JSON ({error})")
     return row if isinstance(row, dict) else RowFault("the line", f"is {row!r:.40}, not a JSON object")
 

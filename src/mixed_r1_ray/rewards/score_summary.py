@@ -125,12 +125,14 @@ class ScoreSummary:
 
 def summary_table(summary: ScoreSummary, title: str) -> Table:
     """Samples, mean rewards of the scored ones, and what to be wary of, by source and type."""
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
-    table.add_column("source")
-    table.add_column("type")
-    for heading in ("samples", "total", "task", "format", "unscored", "no answer", "flat groups"):
+    # narrow enough for a terminal of 80 columns
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0, show_edge=False)
+    table.add_column("source", overflow="fold")
+    table.add_column("type", no_wrap=True)
+    for heading in ("samples", "total", "task", "format", "unscored", "no\nanswer", "flat\ngroups"):
         table.add_column(heading, justify="right")
     everything = Tally()
     for (source, kind), tally in sorted(summary.tallies.items()):
@@ -143,7 +145,11 @@ def summary_table(summary: ScoreSummary, title: str) -> Table:
 
 def _cells(tally: Tally) -> list[str]:
     scored = tally.samples - tally.unscored
-    means = [f"{value / scored:.3f}" if scored else "–" for value in (tally.total, tally.task, tally.format)]
-    flat = f"{tally.flat_groups:,} of {tally.groups:,}" if tally.groups else "–"
-    without = f"{tally.without_answer / tally.samples:.1%}" if tally.samples else "–"
+    means = [_share(value, scored, ".3f") for value in (tally.total, tally.task, tally.format)]
+    without = _share(tally.without_answer, tally.samples, ".1%")
+    flat = _share(tally.flat_groups, tally.groups, ".1%")
     return [f"{tally.samples:,}", *means, f"{tally.unscored:,}", without, flat]
+
+
+def _share(part: float, whole: int, form: str) -> str:
+    return f"{part / whole:{form}}" if whole else "–"
