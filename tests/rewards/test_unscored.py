@@ -57,7 +57,7 @@ def test_a_function_with_ever_new_reasons_does_not_flood(told):
     warnings = UnscoredWarnings(told.append)
     for index in range(5000):
         warnings.add([sample(index, "bad " + "x" * (index + 1))])
-    assert len(set(told)) == MAX_REASONS + 1
+    assert len(told) == MAX_REASONS + 1
 
 
 def test_sources_are_counted_the_most_frequent_first():

@@ -51,19 +51,22 @@ class UnscoredWarnings:
         self._warn = warn
         self._counts: Counter[str] = Counter()
         self._told: dict[str, int] = {}  # reason → its count when it was last told
+        self._full = False
 
     def add(self, unscored: Iterable[Unscored]) -> None:
         """Counts the samples of a step, and says what there is to say of them."""
         examples: dict[str, Unscored] = {}
         for sample in unscored:
             reason = _PARTICULARS.sub("#", sample.reason)
-            self._counts[reason] += 1
-            examples.setdefault(reason, sample)
+            if reason in self._counts or len(self._counts) < MAX_REASONS:
+                self._counts[reason] += 1
+                examples.setdefault(reason, sample)
+            elif not self._full:
+                self._full = True
+                self._warn(f"samples were not scored for more than {MAX_REASONS} reasons; no more are told")
         for reason, example in examples.items():
             count, told = self._counts[reason], self._told.get(reason, 0)
-            if told == 0 and len(self._told) == MAX_REASONS:
-                self._warn(f"samples were not scored for more than {MAX_REASONS} reasons; no more are told")
-            elif count >= 10 * told:
+            if count >= 10 * told:
                 self._told[reason] = count
                 self._warn(f"{_num_samples(count)} not scored so far for one reason; {example}")
 
