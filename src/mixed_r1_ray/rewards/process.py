@@ -130,6 +130,7 @@ class _Running:
     """One life of the process. Its `alive` pipe carries nothing: the kernel kills it when that closes."""
 
     def __init__(self):
+        self._owner = os.getpid()
         self.form = "one"  # how the target takes items: one, batch or concurrent
         self.connection, theirs = Pipe()
         alive_end, self._alive = os.pipe()
@@ -169,7 +170,7 @@ class _Running:
 
     def end(self) -> None:
         """Kills it with all that it started. May be called again."""
-        if self._alive is None:
+        if self._alive is None or os.getpid() != self._owner:  # a fork of the owner leaves it alone
             return
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
