@@ -55,8 +55,9 @@ class _Worker:
 class RewardPool:
     """Groups wait in one queue; a worker that is free takes up to `batch_groups` of them as one call.
 
-    A group has timeout_s and sample_timeout_s for each of its samples, a call the sum. One that fails, overruns or dies with its worker is repeated,
-    group by group and on another worker if there is one, so that a bad group takes no other down with it.
+    A group has timeout_s and sample_timeout_s for each of its samples, a call the sum. One that fails, overruns
+    or dies with its worker is repeated, group by group and on another worker if there is one, so that a bad
+    group takes no other down with it.
     A worker that died, or was killed for overrunning, is restarted and gets nothing to do before it answers.
     """
 
