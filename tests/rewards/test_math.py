@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -116,6 +118,24 @@ def test_a_plain_number_needs_no_process_to_be_a_gold(verifier):
 def test_hostile_answers_are_wrong_not_errors(verifier, answer):
     (breakdown,) = score_batch(requests(answer), verifier=verifier)
     assert breakdown.task == 0.0
+
+
+def test_memory_is_limited_beyond_what_is_in_use_and_running_out_is_a_wrong_answer():
+    code = """
+from mixed_r1_ray.rewards import mathematics
+held = bytearray(300 << 20)
+mathematics._MEMORY = 200 << 20
+answer = mathematics.load()
+answer([["answer", "42", "42"], ["answer", "42", "1"]], lambda *reply: print(reply[:2]), False)
+mathematics.compare = lambda *_: (float(len(bytearray(400 << 20))), "")
+answer([["answer", "42", "42"]], lambda *reply: print(reply), False)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == [
+        "(0, 1.0)",
+        "(1, 0.0)",
+        "(0, 0.0, 'too large to compare (MemoryError)')",
+    ], done.stderr
 
 
 def test_the_scorer_has_a_deadline_of_its_own_for_math():

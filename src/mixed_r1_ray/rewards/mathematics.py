@@ -11,12 +11,13 @@ import re
 import resource
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 from mixed_r1_ray.rewards.numbers import read_number
 from mixed_r1_ray.rewards.parse import LATIN, after_lead_in, unwrap
 from mixed_r1_ray.rewards.process import Reply
 
-_MEMORY = 4 << 30  # bytes of address space; a hostile power takes more (choice)
+_MEMORY = 4 << 30  # bytes that comparing may take; a hostile power takes more (choice)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _DELIMITED = re.compile(r"\$\$?(.+?)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _MIXED_NUMBER = re.compile(r"(?<![0-9.,/])([0-9]{1,9})\s+([0-9]{1,9})\s*/\s*([0-9]{1,9})(?![0-9.,/])")
@@ -37,15 +38,16 @@ def load():
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time-outs are off
     import math_verify  # noqa: F401  the first item is not to pay for it
 
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    _limit_memory()
 
     def answer(items: Sequence[list[str]], reply: Reply, one_by_one: bool) -> None:
         for place, (what, *texts) in enumerate(items):
             try:
-                value, detail = (check_gold if what == "gold" else compare)(*texts)
+                reply(place, *(check_gold if what == "gold" else compare)(*texts))
             except (RecursionError, MemoryError) as error:
-                value, detail = 0.0, f"too large to compare ({type(error).__name__})"
-            reply(place, value, detail)
+                reply(place, 0.0, f"too large to compare ({type(error).__name__})")
+            except Exception as error:  # nobody's fault that we know: unscored
+                reply(place, None, f"could not compare ({error!r})", "raised")
 
     return answer
 
@@ -77,6 +79,7 @@ def parse(text: str) -> tuple:
     latex = as_latex(text)
     if latex is None:
         return ()
+    # No ExprExtractionConfig: it hands text to sympy's parse_expr, which evaluates it as code.
     config = [LatexExtractionConfig(boxed_match_priority=0)]
     found = read(latex, extraction_config=config, parsing_timeout=None)
     return tuple(found) if len(found) == 2 else ()  # one alone is a text that it could not read
@@ -105,6 +108,16 @@ def as_latex(text: str) -> str | None:
         return None if number is None else f"${number.value!r}{'%' if number.percent else ''}$"
     tidy = _tidy(bare)
     return f"${tidy}$" if tidy and not re.search(r"[0-9]\s+[0-9]", tidy) else None
+
+
+def _limit_memory() -> None:
+    """Counted from what is in use, for libraries reserve address space by the number of cores."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + _MEMORY, hard))
+    except (OSError, ValueError):  # no Linux, or limited more strictly already
+        pass
 
 
 def _tidy(latex: str) -> str:
