@@ -243,6 +243,21 @@ def test_what_it_started_ends_with_it(function, tmp_path):
     assert wait_until_gone(int((tmp_path / "pid").read_text()))
 
 
+@pytest.mark.parametrize("parameter", ["sample", "samples"])
+def test_async_calls_share_one_event_loop(function, parameter):
+    spec = function(
+        f"""
+        import asyncio
+        loops = set()
+        async def f({parameter}):
+            loops.add(asyncio.get_running_loop())
+            return len(loops) if "{parameter}" == "sample" else [len(loops)]
+        """
+    )
+    with RewardScorer(custom=spec) as scorer:
+        assert [scorer.score(samples("a"))[0].task for _ in range(2)] == [1.0, 1.0]
+
+
 def test_async_samples_run_side_by_side(function):
     spec = function("import asyncio\nasync def f(sample):\n    await asyncio.sleep(0.2)\n    return 1")
     with RewardScorer(custom=spec, custom_timeout_s=5) as scorer:

@@ -19,6 +19,7 @@ from mixed_r1_ray.rewards.sample import RewardSample
 from mixed_r1_ray.types import BoxFrame
 
 ENTRY_POINTS = "mixed_r1_ray.rewards"
+_LOOP = asyncio.Runner()  # one for all calls: clients that a function keeps are bound to theirs
 _MAX_TRACEBACK = 4000  # characters, the last ones
 _MAX_DETAIL = 1000
 
@@ -112,12 +113,11 @@ def _one_by_one(function: Callable, samples: list[RewardSample], reply: Reply, t
 def _all_at_once(function: Callable, samples: list[RewardSample], reply: Reply, timeout_s: float) -> None:
     try:
         returned = function(samples)
-        returned = list(asyncio.run(returned) if inspect.isawaitable(returned) else returned)
+        returned = list(_LOOP.run(returned) if inspect.isawaitable(returned) else returned)
         results = [read_result(result) for result in returned]
         if len(results) != len(samples):
-            results = [(None, f"returned {len(results)} values for {len(samples)} samples", "raised")] * len(
-                samples
-            )
+            wrong = f"returned {len(results)} values for {len(samples)} samples"
+            results = [(None, wrong, "raised")] * len(samples)
     except BaseException as error:
         results = [(None, _traceback(error), "raised")] * len(samples)
     for place, result in enumerate(results):
@@ -131,16 +131,14 @@ def _concurrently(function: Callable, samples: list[RewardSample], reply: Reply,
                 result = read_result(await function(sample))
         except BaseException as error:
             overran = limit.expired() and isinstance(error, TimeoutError)
-            failure = (
-                (f"took longer than {timeout_s:g} s", "overran") if overran else (_traceback(error), "raised")
-            )
-            result = None, *failure
+            took = f"took longer than {timeout_s:g} s"
+            result = (None, took, "overran") if overran else (None, _traceback(error), "raised")
         reply(place, *result)
 
     async def all_of_them() -> None:
         await asyncio.gather(*(one(place, sample) for place, sample in enumerate(samples)))
 
-    asyncio.run(all_of_them())
+    _LOOP.run(all_of_them())
 
 
 def _import_file(path: Path):
@@ -156,10 +154,9 @@ def _guarded(spec: str, imported: Callable):
     try:
         return imported()
     except BaseException as error:
-        where = (
-            traceback.format_exception_only(error) if isinstance(error, SyntaxError) else [_traceback(error)]
-        )
-        raise UserError(f"reward.custom={spec} cannot be imported:\n{''.join(where).rstrip()}") from None
+        only = isinstance(error, SyntaxError)
+        where = "".join(traceback.format_exception_only(error)).rstrip() if only else _traceback(error)
+        raise UserError(f"reward.custom={spec} cannot be imported:\n{where}") from None
 
 
 def _traceback(error: BaseException) -> str:
@@ -167,9 +164,8 @@ def _traceback(error: BaseException) -> str:
     frame = error.__traceback__
     while frame is not None and frame.tb_frame.f_code.co_filename.startswith((__file__, "<frozen importlib")):
         frame = frame.tb_next
-    return "".join(traceback.format_exception(type(error), error, frame or error.__traceback__))[
-        -_MAX_TRACEBACK:
-    ].rstrip()
+    text = "".join(traceback.format_exception(type(error), error, frame or error.__traceback__))
+    return text[-_MAX_TRACEBACK:].rstrip()
 
 
 def _is_async(function: Callable) -> bool:
