@@ -18,7 +18,7 @@ STEP_METRICS = {
     "time/learn_s", "time/sync_s", "time/idle_s", "throughput/samples_per_s", "throughput/tokens_per_s",
     "rewards/unscored", "data/bad_rows",
 }
-STD_FLOOR = 0.1  # algo.std_floor of conf/quickstart.yaml
+STD_FLOOR = 0.05  # algo.std_floor of conf/quickstart.yaml
 EVAL_METRICS = {
     f"eval/{mode}/{kind}{part}" for mode in ("greedy", "sampled") for kind in TYPES for part in ("", "/se")
 }

@@ -67,18 +67,20 @@ def build_quickstart_data(
 
 
 def generate_split(split: str, seed: int, per_type: int, seen: set[bytes]) -> Iterator[Record]:
-    """`per_type` records of each reward type, on per_type / 2 pictures of each kind (rounded up to even).
+    """`per_type` records of each reward type (rounded up to a multiple of 4).
 
+    They are asked of per_type / 2 pictures of shapes, as many charts, and per_type / 4 scans.
     split: `train` or `eval`. seen: hashes of pictures that may not be drawn; those drawn here are added.
     """
-    kinds: dict[str, Callable] = {
-        "shapes": _shapes_picture,
-        "charts": _charts_picture,
-        "digits": _digits_picture,
+    quarter = (per_type + 3) // 4
+    kinds: dict[str, tuple[Callable, int]] = {
+        "shapes": (_shapes_picture, 2 * quarter),
+        "charts": (_charts_picture, 2 * quarter),
+        "digits": (_digits_picture, quarter),
     }
-    for number, (kind, draw) in enumerate(kinds.items()):
+    for number, (kind, (draw, num_pictures)) in enumerate(kinds.items()):
         rng = np.random.default_rng([seed, number, split == "eval"])
-        for index in range((per_type + 1) // 2):
+        for index in range(num_pictures):
             image, questions = _draw_new(draw, rng, split, index, seen)
             for place, (source, reward_type, question, think, answer, choices) in enumerate(questions):
                 yield Record(
@@ -133,9 +135,10 @@ def _shapes_picture(rng: np.random.Generator, split: str, index: int) -> tuple[I
         ("shapes_caption", "open_ended", "Describe the picture in one sentence.", f"I see {count} shapes.",
          f"{caption[0].upper()}{caption[1:]}.", None)
     )  # fmt: skip
-    ask = _shapes_yes_no if index % 2 else _shapes_choice
-    asked = int(rng.integers(count))
-    return picture, [*questions, ask(rng, names[asked], places[asked])]
+    for ask in (_shapes_choice, _shapes_yes_no)[: 1 + index % 2]:
+        asked = int(rng.integers(count))
+        questions.append(ask(rng, names[asked], places[asked]))
+    return picture, questions
 
 
 def _shapes_yes_no(rng: np.random.Generator, name: str, place: str) -> Question:
@@ -158,9 +161,9 @@ def _shapes_choice(rng: np.random.Generator, name: str, place: str) -> Question:
 
 
 def _charts_picture(rng: np.random.Generator, split: str, index: int) -> tuple[Image.Image, list[Question]]:
-    """Three coloured bars over a labelled axis from 0 to 100."""
+    """Three coloured bars over a labelled axis from 0 to 100, each an even number high."""
     colours = [str(colour) for colour in rng.permutation(list(COLOURS))[:3]]
-    values = [int(value) for value in rng.permutation(np.arange(10, 101))[:3]]
+    values = [int(value) for value in rng.permutation(np.arange(10, 101, 2))[:3]]
     picture = Image.new("RGB", (SIDE, SIDE), "white")
     draw = ImageDraw.Draw(picture)
     base, height, left, step = 105, 98, 21, 30

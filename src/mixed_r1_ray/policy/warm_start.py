@@ -25,7 +25,7 @@ from mixed_r1_ray.vlm.base import VLMAdapter
 PICTURES_PER_STEP = 48
 PICTURES_PER_FORWARD = 16  # rows of like length together: less padding
 MUON_LEARNING_RATE, ADAMW_LEARNING_RATE = 4e-3, 2e-3
-WARMUP_FRACTION, FINAL_FRACTION = 0.05, 0.1
+WARMUP_FRACTION, FINAL_FRACTION = 0.05, 0.4
 
 
 def warm_start(
@@ -215,6 +215,6 @@ def _optimizers(model) -> list:
 
 
 def _rate(step: int, steps: int) -> float:
-    """Linear up, then linear down to a tenth."""
+    """Linear up, then linear down to FINAL_FRACTION."""
     warmup = max(1, WARMUP_FRACTION * steps)
     return min((step + 1) / warmup, FINAL_FRACTION + (1 - FINAL_FRACTION) * (1 - step / max(1, steps)))
