@@ -40,13 +40,15 @@ def test_a_step_is_one_plain_line():
     )
 
 
-def test_time_left_counts_everything_between_recent_steps(clock):
+def test_time_left_counts_everything_between_recent_steps_and_nothing_before_the_first(clock):
     progress, _ = plain(max_steps=10)
     progress.start_steps(3)
-    for step in (3, 4):
-        clock.now += 5.0  # an evaluation of 3 s and a step of 2 s
-        progress.step(step, {"time/step_s": 2.0})
-    assert progress.seconds_left() == 6 * 5.0
+    clock.now += 60.0  # an evaluation, then a step of 2 s
+    progress.step(3, {"time/step_s": 2.0})
+    assert progress.seconds_left() == 7 * 2.0
+    clock.now += 5.0  # an evaluation of 3 s and a step of 2 s
+    progress.step(4, {"time/step_s": 2.0})
+    assert progress.seconds_left() == 6 * (2.0 + 5.0) / 2
 
 
 def test_counted_phases_speak_at_first_every_ten_seconds_and_at_the_end(clock):

@@ -47,10 +47,9 @@ class Progress:
             self._live.stop()
 
     def start_steps(self, first_step: int) -> None:
-        """Starts the clock of the steps; the first one may be later than 1 in a continued run."""
+        """Steps begin with `first_step`, which may be later than 1 in a continued run."""
         self._finished = first_step - 1
         self._marks.clear()
-        self._marks.append(time.monotonic())
 
     def phase(self, text: str, done: int | None = None, total: int | None = None) -> None:
         """Says what is going on, with a count where there is one."""
@@ -67,7 +66,7 @@ class Progress:
 
     def step(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """Prints the line of a finished step."""
-        if not self._marks:
+        if not self._marks:  # what came before the first step says nothing about the others
             self._marks.append(time.monotonic() - (metrics.get("time/step_s") or 0.0))
         self._marks.append(time.monotonic())
         self._finished = step
