@@ -68,7 +68,7 @@ MatchingGold = OptionGold | YesNoGold | TextGold
 _YES_NO = {"yes": True, "no": False}
 _TRUE_FALSE = _YES_NO | {"true": True, "false": False}
 _WORD = re.compile(
-    rf"(?<![{LATIN}])(?<![{LATIN}][-'’])(yes|no|true|false)(?![{LATIN}]|[-'’][{LATIN}]|\s+(?:idea|clue)\b)"
+    rf"(?<![{LATIN}])(?<![{LATIN}][-'’])(yes|no|true|false)(?![{LATIN}]|[-'’][{LATIN}]|\s+(?:idea|clue|way|answer)\b)"
 )
 
 
