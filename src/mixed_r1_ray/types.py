@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
 REWARD_TYPES = ("matching", "chart", "iou", "open_ended", "math", "counting", "custom")
+MAX_PICTURES = 8  # a prompt
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,7 @@ SIZE = {"width": 40, "height": 30}
             "picture 1 holds no bytes",
         ),
         ({"images": [{"bytes": b""}] * 2}, "images", "picture 0 holds no bytes"),
+        ({"images": [{"bytes": b"x"}] * 9, "image_sizes": []}, "images", "9 pictures; the most is 8"),
         ({"image_sizes": [SIZE]}, "image_sizes", "1 entries for 2 pictures"),
         ({"image_sizes": [SIZE, None]}, "image_sizes", "no sizes"),
         ({"image_sizes": [SIZE, {"width": None, "height": 3}]}, "image_sizes", "no sizes"),

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from mixed_r1_ray.data.schema import SCHEMA, Record
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.rewards import GoldError, validate_gold
-from mixed_r1_ray.types import REWARD_TYPES
+from mixed_r1_ray.types import MAX_PICTURES, REWARD_TYPES
 
 REQUIRED = ("id", "source", "reward_type", "images", "question", "answer")
 
@@ -119,6 +119,8 @@ def _find_picture_fault(lengths: list[int] | None, sizes: list[dict | None]) -> 
         return "images", "is null; an empty list stands for no picture"
     if 0 in lengths:
         return "images", f"picture {lengths.index(0)} holds no bytes; a path beside it is not followed"
+    if len(lengths) > MAX_PICTURES:
+        return "images", f"holds {len(lengths)} pictures; the most is {MAX_PICTURES}"
     if sizes and len(sizes) != len(lengths):
         return "image_sizes", f"has {len(sizes)} entries for {len(lengths)} pictures"
     if any(size is None or not size["width"] or not size["height"] or min(size.values()) < 0 for size in sizes):

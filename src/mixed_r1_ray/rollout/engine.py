@@ -12,14 +12,13 @@ import numpy as np
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.guard import NumericsError
 from mixed_r1_ray.rollout.sampling import group_seed
-from mixed_r1_ray.types import Group, Rollout, SamplingConfig
+from mixed_r1_ray.types import MAX_PICTURES, Group, Rollout, SamplingConfig
 from mixed_r1_ray.vlm.base import BANNED_BIAS, VLMAdapter
 from mixed_r1_ray.vlm.families import load_adapter
 
 if TYPE_CHECKING:
     import torch
 
-MAX_IMAGES = 8  # a prompt
 CPU_BATCHED_TOKENS = 4096  # prefilled in one engine step
 
 
@@ -115,7 +114,7 @@ def engine_arguments(config: Config, adapter: VLMAdapter) -> dict:
         "max_num_seqs": rollout.max_concurrent_sequences,
         "seed": config.run.seed,
         "logprobs_mode": "processed_logprobs",
-        "limit_mm_per_prompt": {"image": MAX_IMAGES, "video": 0},
+        "limit_mm_per_prompt": {"image": MAX_PICTURES, "video": 0},
         "mm_processor_cache_gb": 0,  # a picture is sent once
         "enable_prefix_caching": True,
         "worker_extension_cls": "mixed_r1_ray.sync.engine_extension.WeightLoading",
