@@ -145,6 +145,11 @@ def test_every_metric_that_was_logged_has_its_curve_and_others_have_none(page):
     assert "KL to the reference" in page.text and "Gradient norm" not in titles and "Entropy" not in titles
 
 
+def test_types_that_the_run_did_not_train_are_not_mentioned(page):
+    assert "Grounding" in page.text
+    assert "Mathematics" not in page.text and "Counting" not in page.text
+
+
 def test_it_can_be_made_again_from_the_folder_alone(tmp_path, capsys):
     run = fabricate(tmp_path)
     first = write_report(run, {f"{kind}-{i}": picture() for kind in TYPES for i in range(5)}).read_text()

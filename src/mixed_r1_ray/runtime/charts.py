@@ -150,7 +150,7 @@ def _step_axis(steps: Sequence[float]) -> Axis:
 
 
 def _value_axis(low: float, high: float, padding: float = 0.06) -> Axis:
-    room = (high - low) * padding or max(abs(high), 1e-9) * 0.1 * bool(padding)
+    room = (high - low) * padding or (abs(high) or 1.0) * 0.1 * bool(padding)
     floor = max(low - room, 0.0) if low >= 0 else low - room
     return Axis(floor, high + room if high + room > floor else floor + 1, HEIGHT - BOTTOM, TOP)
 

@@ -85,6 +85,7 @@ def _contents(files: RunFiles) -> dict[str, Any]:
         "warnings": read_warnings(files.warnings_file),
         "config_text": files.config_file.read_text(encoding="utf-8"),
         "labels": TYPE_LABELS,
+        "trained_types": [kind for kind in TYPE_LABELS if any(f"reward/{kind}" in line for line in steps)],
         "modes": MODE_LABELS,
     }
 
