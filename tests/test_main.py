@@ -97,3 +97,9 @@ def test_module_runs_as_a_program_and_returns_the_code():
     run = [sys.executable, "-m", "mixed_r1_ray.main", "conf=quickstrat"]
     done = subprocess.run(run, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "did you mean quickstart" in done.stderr and done.stdout == ""
+
+
+def test_reader_that_wants_no_more_ends_it_without_a_traceback():
+    command = f"{sys.executable} -m mixed_r1_ray.main help=true | head -1"
+    ended = subprocess.run(["bash", "-c", f"{command}; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True, timeout=60)
+    assert ended.stdout.splitlines()[-1] in ("0", "141") and "Traceback" not in ended.stderr

@@ -12,6 +12,7 @@ import ray
 from mixed_r1_ray.cluster_plan import Plan, Role, make_plan
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.environment import cluster_address
+from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.interrupt import StopRequest
 from mixed_r1_ray.remote import fetch
 
@@ -40,15 +41,19 @@ def connected(config: Config, say: Callable[[str], None]) -> Iterator[Plan]:
 
 
 def _start_here(config: Config) -> None:
-    ray.init(
-        address="local",
-        num_cpus=config.cluster.num_cpus,
-        object_store_memory=int(config.cluster.object_store_gib * 2**30),
-        include_dashboard=False,
-        log_to_driver=config.cluster.actor_logs,
-        logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
-    )
+    store_gib = config.cluster.object_store_gib
+    try:
+        ray.init(
+            address="local",
+            num_cpus=config.cluster.num_cpus,
+            object_store_memory=int(store_gib * 2**30),
+            include_dashboard=False,
+            log_to_driver=config.cluster.actor_logs,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+        )
+    except ValueError as error:
+        raise UserError(f"Ray does not start here with cluster.object_store_gib={store_gib:g}: {error}") from None
 
 
 @dataclass(frozen=True)

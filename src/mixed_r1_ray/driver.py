@@ -10,12 +10,13 @@ from mixed_r1_ray.interrupt import StopRequest
 from mixed_r1_ray.proof import prove
 from mixed_r1_ray.runtime.journal import Journal
 from mixed_r1_ray.runtime.run_dir import open_run_dir
-from mixed_r1_ray.startup import Parts, prepare_inputs, start_parts
+from mixed_r1_ray.startup import Parts, check_data_paths, prepare_inputs, start_parts
 from mixed_r1_ray.types import SamplingConfig
 
 
 def run(config: Config) -> None:
     """Runs `config` from its first step, or the one after its last checkpoint, to `run.max_steps`."""
+    check_data_paths(config)
     with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config, journal.say) as plan:
         config, splits = prepare_inputs(config, journal)
         Driver(config, start_parts(config, plan, splits, run_dir, journal), journal).train()

@@ -13,6 +13,7 @@ from .errors import ConfigError, UserError
 EXIT_FAILED = 1
 EXIT_BAD_CONFIG = 2
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     try:
         _dispatch(argv)
+        sys.stdout.flush()
     except ConfigError as error:
         return _fail(f"{error}", EXIT_BAD_CONFIG)
     except UserError as error:
@@ -29,6 +31,9 @@ def main(argv: list[str] | None = None) -> int:
         words = [word for word in argv if not word.startswith("run.resume=")] + ["run.resume=auto"]
         resume = f"python -m mixed_r1_ray.main {shlex.join(words)}"
         return _fail(f"interrupted; continue from the newest checkpoint with: {resume}", EXIT_INTERRUPTED)
+    except BrokenPipeError:  # `... | head` has read all it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
     except Exception:
         traceback.print_exc()
         return EXIT_FAILED

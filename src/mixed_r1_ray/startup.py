@@ -18,6 +18,7 @@ from mixed_r1_ray.evaluation import Evaluator
 from mixed_r1_ray.experience import Scorer
 from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.policy.group import LearnerGroup
+from mixed_r1_ray.quickstart import SYNTHETIC, build_missing
 from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.rewards.pool import RewardPool
 from mixed_r1_ray.rollout.pool import RolloutPool
@@ -42,16 +43,21 @@ class Parts:
     first_step: int
 
 
+def check_data_paths(config: Config) -> None:
+    """Raises UserError for a wrong path now, not after Ray was started and a model was built."""
+    for key, path in (("data.train", config.data.train), ("data.eval", config.data.eval)):
+        if path not in (SYNTHETIC, None):
+            try:
+                record_files(path)
+            except UserError as error:
+                raise UserError(f"{key}={error}") from None
+
+
 def prepare_inputs(config: Config, journal: Journal) -> tuple[Config, dict[str, str]]:
     """Builds the tiny model and the synthetic data where the configuration asks for them.
 
     Returns the configuration with the model's real path, and the record files by split.
     """
-    from mixed_r1_ray.quickstart import SYNTHETIC, build_missing
-
-    for path in (config.data.train, config.data.eval):
-        if path not in (SYNTHETIC, None):
-            record_files(path)  # a wrong path is told now, not after a model was built
     built = build_missing(config, journal.say)
     splits = {"train": built.train} | ({"eval": built.eval} if built.eval else {})
     return replace(config, model=replace(config.model, path=built.model)), splits

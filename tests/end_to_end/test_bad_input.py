@@ -46,7 +46,9 @@ def refused(start) -> Callable[..., str]:
 
 
 def test_missing_dataset_is_named(refused, tmp_path):
-    assert f"{tmp_path / 'no.parquet'}: there is no such file" in refused(f"data.train={tmp_path / 'no.parquet'}")
+    message = refused(f"data.train={tmp_path / 'no.parquet'}", folder=tmp_path / "run")
+    assert f"data.train={tmp_path / 'no.parquet'}: there is no such file" in message
+    assert not (tmp_path / "run").exists()
 
 
 def test_missing_model_is_named(refused):
