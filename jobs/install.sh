@@ -59,13 +59,13 @@ create_venv() {
   rm "$unfinished"
 }
 
-check_compiler() { # DeepSpeed compiles a small operator at its first start
+check_compiler() { # vLLM compiles a function of its sampler, by torch.compile, at its first sample
   command -v g++ >/dev/null ||
-    fail "g++ is missing (DeepSpeed needs it); apt-get install g++ or dnf install gcc-c++"
+    fail "g++ is missing (vLLM compiles with it); apt-get install g++ or dnf install gcc-c++"
   local include
   include=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
   [[ -f $include/Python.h ]] ||
-    fail "$include/Python.h is missing (DeepSpeed needs it); apt-get install python3-dev or its like"
+    fail "$include/Python.h is missing (vLLM compiles with it); apt-get install python3-dev or its like"
 }
 
 fingerprint() { # of everything that decides what gets installed
