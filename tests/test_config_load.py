@@ -153,10 +153,53 @@ def test_a_wrong_word_is_refused_by_key_value_and_what_was_expected(word, said):
             ["cluster.share_gpus=true", "rollout.gpus_per_worker=2"],
             "cluster.share_gpus with rollout.gpus_per_worker 2",
         ),
+        (["algo.advantage_estimator=rloo", "algo.scale_rewards=batch"], "rloo does not divide by what algo.scale"),
+        (["algo.advantage_estimator=dr_grpo", "algo.scale_rewards=batch"], "dr_grpo does not divide by what"),
+        (
+            ["algo.multi_objective_aggregation=normalize_then_sum", "algo.scale_rewards=batch"],
+            "normalises within groups, but algo.scale_rewards is batch",
+        ),
+        (
+            ["algo.multi_objective_aggregation=normalize_then_sum", "algo.advantage_estimator=rloo"],
+            "estimator of its own, but algo.advantage_estimator is rloo",
+        ),
+        (["algo.loss=gspo"], "clips of 0.2 and 0.2 would never hold it; give algo.clip_ratio_low=3e-4"),
+        (["algo.loss=cispo", "algo.clip_ratio_high=0.28"], "give algo.cispo_ratio_max=1.28"),
+        (["algo.cispo_ratio_max=3"], "algo.cispo_ratio_max 3 is of no use to algo.loss grpo"),
+        (["algo.loss=cispo", "algo.clip_ratio_c=3"], "algo.clip_ratio_c is for grpo, dapo, dr_grpo"),
+        (["algo.clip_ratio_c=1.2"], "algo.clip_ratio_c 1.2 <= 1 + algo.clip_ratio_high 0.2"),
+        (["algo.kl_estimator=k1"], "algo.kl_estimator k1 with algo.beta 0.04: the gradient of k1 is 0"),
+        (["algo.kl_estimator=k2", "algo.use_bias_correction_kl=true"], "use_bias_correction_kl would bias it"),
+        (["algo.beta=0", "algo.use_bias_correction_kl=true"], "but algo.beta is 0 and there is none"),
+        (["algo.overlong_buffer=49"], "algo.overlong_buffer 49 > rollout.max_new_tokens 48"),
+        (["algo.rollout_correction_mode=mask"], "algo.rollout_correction_mode is set, but algo.rollout_correction is none"),
+        (["algo.rollout_correction_max=3"], "algo.rollout_correction_max is set, but algo.rollout_correction is none"),
+        (
+            ["algo.rollout_correction=token", "algo.rollout_correction_min=0.5"],
+            "algo.rollout_correction_min 0.5 is the lower end of mask's band",
+        ),
     ],
 )
 def test_contradictions_show_their_arithmetic(words, said):
     assert said in refusal(*words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["algo.loss=dapo", "algo.clip_ratio_high=0.28", "algo.beta=0", "algo.overlong_buffer=12"],
+        ["algo.loss=dr_grpo", "algo.advantage_estimator=dr_grpo", "algo.beta=0"],
+        ["algo.loss=dr_grpo", "algo.advantage_estimator=dr_grpo", "algo.scale_rewards=none"],
+        ["algo.loss=gspo", "algo.clip_ratio_low=3e-4", "algo.clip_ratio_high=4e-4", "algo.beta=0"],
+        ["algo.loss=cispo", "algo.cispo_ratio_max=4", "algo.beta=0", "algo.entropy_coef=0.001"],
+        ["algo.clip_ratio_c=3", "algo.kl_estimator=k2", "algo.mask_truncated=true"],
+        ["algo.kl_estimator=k1", "algo.use_bias_correction_kl=true", "algo.overlong_buffer=48"],
+        ["algo.advantage_estimator=rloo", "algo.rollout_correction=sequence"],
+        ["algo.rollout_correction=token", "algo.rollout_correction_mode=mask", "algo.rollout_correction_min=0.5"],
+    ],
+)
+def test_combinations_of_the_grpo_family_that_belong_together_load(words):
+    load_config(["conf=quickstart", *words])
 
 
 def test_every_contradiction_check_is_passed_by_the_defaults():

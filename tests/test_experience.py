@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mixed_r1_ray import experience as module
-from mixed_r1_ray.config import AlgoConfig, RewardConfig
+from mixed_r1_ray.config import AlgoConfig, Config, RewardConfig, RolloutConfig
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.experience import Experience, Scorer, check_unscored, make_batch, rollout_rows
 from mixed_r1_ray.rollout.pool import FinishedGroup
@@ -51,8 +51,7 @@ def test_batch_carries_advantages_lengths_and_references_of_each_group():
     batch = make_batch(
         7,
         [experience("a", [1.0, 0.0, 0.0, 1.0], (3, 5, 2, 4)), experience("b", [1.0, None, 0.5], (6, 9, 1))],
-        AlgoConfig(scale_rewards="group"),
-        RewardConfig(),
+        Config(algo=AlgoConfig(scale_rewards="group")),
     )
     assert batch.step == 7
     first, second = batch.groups
@@ -69,14 +68,15 @@ def test_batch_carries_advantages_lengths_and_references_of_each_group():
 
 def test_batch_counts_only_the_samples_that_enter_the_loss():
     batch = make_batch(
-        1, [experience("a", [1.0, None, 0.0], (3, 50, 2)), experience("b", [None], (70,))], AlgoConfig(), RewardConfig()
+        1, [experience("a", [1.0, None, 0.0], (3, 50, 2)), experience("b", [None], (70,))], Config()
     )
     assert (batch.num_samples, batch.num_tokens) == (2, 5)
 
 
 def test_batch_follows_the_configured_scale_and_floor():
     def advantages(**algo):
-        return make_batch(1, [experience("a", [0.8, 0.9], (1, 1))], AlgoConfig(**algo), RewardConfig()).groups[0].advantages
+        config = Config(algo=AlgoConfig(**algo))
+        return make_batch(1, [experience("a", [0.8, 0.9], (1, 1))], config).groups[0].advantages
 
     assert advantages(scale_rewards="none") == pytest.approx((-0.05, 0.05))
     assert advantages(scale_rewards="group", std_floor=0.5) == pytest.approx((-0.1, 0.1), abs=1e-6)
@@ -86,10 +86,10 @@ def test_batch_can_normalise_task_and_format_apart():
     told = [("right", 1.0, 1.0), ("wrong", 0.0, 1.0), ("no form", 0.0, 0.0)]
     rewards = tuple(RewardBreakdown("matching", 9.9, task, form, name) for name, task, form in told)
     group = finished("a", (1, 1, 1))
-    algo = AlgoConfig(multi_objective_aggregation="normalize_then_sum")
-    batch = make_batch(
-        1, [Experience(group.prompt, group.info, group.group, rewards, None)], algo, RewardConfig(format_weight=0.25)
+    config = Config(
+        algo=AlgoConfig(multi_objective_aggregation="normalize_then_sum"), reward=RewardConfig(format_weight=0.25)
     )
+    batch = make_batch(1, [Experience(group.prompt, group.info, group.group, rewards, None)], config)
     task, form = np.array([1, 0, 0]), np.array([1, 1, 0])
     sums = (task - task.mean()) / task.std(ddof=1) + 0.25 * (form - form.mean()) / form.std(ddof=1)
     assert batch.groups[0].advantages == pytest.approx(sums / sums.std(ddof=1), abs=1e-5)
@@ -211,7 +211,7 @@ def test_rollout_log_keeps_what_scoring_took(monkeypatch):
         prompt("a"), choices=("red", "blue"), image_sizes=((640, 480), (9, 9)), box_frame=BoxFrame(1000, 1000)
     )
     experiences = [replace(experience("a", [1.0], (1,)), prompt=spoken)]
-    (row,) = rollout_rows(experiences, make_batch(1, experiences, AlgoConfig(), RewardConfig()))
+    (row,) = rollout_rows(experiences, make_batch(1, experiences, Config()))
     assert (row.choices, row.image_size, row.box_frame) == (("red", "blue"), (640, 480), (1000, 1000))
 
 
@@ -225,7 +225,7 @@ def test_rollout_log_has_a_row_a_response_beside_its_reward_and_advantage(monkey
     group = Group("a", np.arange(10), (rollout(0, [4, 4, 5]), rollout(1, [5] * 5)))
     monkeypatch.setattr(module, "fetch", lambda refs, **_: [{"group of a": group}[ref] for ref in refs])
     experiences = [experience("a", [1.0, None], (3, 5))]
-    first, second = rollout_rows(experiences, make_batch(2, experiences, AlgoConfig(), RewardConfig()))
+    first, second = rollout_rows(experiences, make_batch(2, experiences, Config()))
     assert (first.response, first.reward_total, first.advantage, first.finished) == ("text 0", 1.0, 0.0, True)
     assert (first.weight_version_oldest, first.weight_version_newest) == (4, 5)
     assert (second.sample_index, second.reward_total, second.advantage, second.finished) == (

@@ -200,20 +200,47 @@ class ReferenceConfig:
 
 @dataclass
 class AlgoConfig:
-    #: Policy loss.
-    loss: Literal["grpo"] = "grpo"
-    #: Ratio clipping: 1 - clip_ratio_low to 1 + clip_ratio_high.
+    #: Policy loss and its aggregation over the batch (docs/algorithms.md).
+    loss: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo"] = "grpo"
+    #: Ratio clipping: 1 - clip_ratio_low to 1 + clip_ratio_high. Usual: 0.2 and 0.2; dapo 0.2 and 0.28;
+    #: gspo 3e-4 and 4e-4.
     clip_ratio_low: Annotated[float, Bounds(above=0, most=1)] = 0.2
     clip_ratio_high: Positive = 0.2
+    #: Dual clip: where the advantage is negative, the loss is at most so many times its size; null: any.
+    clip_ratio_c: Annotated[float, Bounds(above=1)] | None = None
+    #: cispo: the cap on the ratio, as such (TRL's epsilon_high; verl's is 1 + clip_ratio_high).
+    cispo_ratio_max: Annotated[float, Bounds(least=1)] = 5.0
     #: Weight of KL(policy || reference) in the loss; 0 starts no reference.
     beta: NonNegative = 0.04
-    #: Whose standard deviation advantages are divided by.
+    #: Its estimator. On-policy k2 has its gradient; k3 that of KL(reference || policy); k1 none.
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    #: Weigh the estimate by the ratio: then k1 and k3 have the gradient of KL(policy || reference).
+    use_bias_correction_kl: bool = False
+    #: Weight of the policy's mean entropy, which the loss rewards; 0: none.
+    entropy_coef: NonNegative = 0.0
+    #: What a reward is compared with: its group's mean (grpo; dr_grpo, not divided by a std), the mean of its
+    #: group's others (rloo), its group's mean, then whitened over the batch (reinforce_plus_plus_baseline).
+    advantage_estimator: Literal["grpo", "dr_grpo", "rloo", "reinforce_plus_plus_baseline"] = "grpo"
+    #: grpo: whose standard deviation advantages are divided by.
     scale_rewards: Literal["group", "batch", "none"] = "group"
     #: Task and format reward: summed, then normalised by scale_rewards; or each normalised within its group, then
     #: summed and whitened over the batch (GDPO).
     multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
     #: Least standard deviation to divide by.
     std_floor: NonNegative = 0.0
+    #: Soft overlong penalty: rewards fall over the last so many tokens before rollout.max_new_tokens; 0: off.
+    overlong_buffer: Whole = 0
+    #: What it has fallen by at the limit.
+    overlong_penalty_factor: NonNegative = 1.0
+    #: Responses cut at rollout.max_new_tokens are left out of the loss; their group's mean still has them.
+    mask_truncated: bool = False
+    #: Importance weights of trainer to engine, of each token or each response (the product of its tokens').
+    rollout_correction: Literal["none", "token", "sequence"] = "none"
+    #: Weights above rollout_correction_max are lowered to it; or those outside a band become 0.
+    rollout_correction_mode: Literal["truncate", "mask"] = "truncate"
+    rollout_correction_max: Annotated[float, Bounds(least=1)] = 2.0
+    #: Lower end of the band of `mask`; null: 1 / rollout_correction_max.
+    rollout_correction_min: Annotated[float, Bounds(above=0, most=1)] | None = None
 
 
 @dataclass

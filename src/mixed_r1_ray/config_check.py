@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePath
 
 from .config import Config
+from .config_check_algo import ALGO_CHECKS
 from .types import REWARD_TYPES
 
 TINY_FAMILIES = ("internvl", "qwen2_5_vl")
@@ -82,16 +83,6 @@ def _custom_file_exists(config: Config) -> str | None:
     return None
 
 
-def _aggregation_agrees_with_scale(config: Config) -> str | None:
-    algo = config.algo
-    if algo.multi_objective_aggregation == "normalize_then_sum" and algo.scale_rewards != "group":
-        return (
-            f"algo.multi_objective_aggregation normalize_then_sum normalises within groups, but algo.scale_rewards is "
-            f"{algo.scale_rewards}; leave it at group"
-        )
-    return None
-
-
 def _pixels_in_order(config: Config) -> str | None:
     least, most = config.model.min_pixels, config.model.max_pixels
     if least is not None and most is not None and least > most:
@@ -145,11 +136,11 @@ CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _reward_is_not_zero,
     _custom_types_are_types,
     _custom_file_exists,
-    _aggregation_agrees_with_scale,
     _pixels_in_order,
     _template_asks_the_question,
     _evaluation_has_data,
     _tiny_family_exists,
     _run_name_is_a_folder_name,
     _shared_gpus_are_single,
+    *ALGO_CHECKS,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mixed_r1_ray.clock import Clock
 from mixed_r1_ray.cluster import connected
 from mixed_r1_ray.config import Config
-from mixed_r1_ray.experience import check_unscored, make_batch, rollout_rows
+from mixed_r1_ray.experience import check_unscored, make_batch, overlong_metrics, rollout_rows
 from mixed_r1_ray.interrupt import StopRequest
 from mixed_r1_ray.proof import prove
 from mixed_r1_ray.runtime.journal import Journal
@@ -62,7 +62,7 @@ class Driver:
             check_unscored(step, experiences, config.reward.max_unscored_fraction)
         with clock.phase("reference"):
             parts.scorer.await_references(experiences, step)
-        batch = make_batch(step, experiences, config.algo, config.reward)
+        batch = make_batch(step, experiences, config)
         with clock.phase("learn"):
             learned = parts.learners.update(batch)
         with clock.phase("sync"):
@@ -71,7 +71,8 @@ class Driver:
             self.journal.rollouts(step, rollout_rows(experiences, batch))
         scored = [experience.scored() for experience in experiences]
         staleness = {"staleness/max": step - 1 - min(experience.info.oldest_version for experience in experiences)}
-        return self.journal.summarise(scored, learned | staleness, clock, len(parts.train_data.bad_rows))
+        learned |= staleness | overlong_metrics(experiences, config)
+        return self.journal.summarise(scored, learned, clock, len(parts.train_data.bad_rows))
 
     def sync(self, step: int) -> None:
         """Gives the engines the learners' weights and proves that both are now one distribution."""

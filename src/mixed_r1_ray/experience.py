@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from ray import ObjectRef
 
-from mixed_r1_ray.algo.advantages import decoupled_advantages, group_advantages
-from mixed_r1_ray.config import AlgoConfig, RewardConfig
+from mixed_r1_ray.algo.advantages import (
+    decoupled_advantages,
+    group_advantages,
+    leave_one_out_advantages,
+    whitened_advantages,
+)
+from mixed_r1_ray.algo.overlong import soft_overlong_penalty
+from mixed_r1_ray.config import Config
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.remote import fetch, wait_for
 from mixed_r1_ray.rewards.pool import PendingScore, RewardPool
@@ -121,11 +128,11 @@ def check_unscored(step: int, experiences: Sequence[Experience], allowed: float)
         )
 
 
-def make_batch(
-    step: int, experiences: Sequence[Experience], algo: AlgoConfig, reward: RewardConfig
-) -> TrainBatch:
+def make_batch(step: int, experiences: Sequence[Experience], config: Config) -> TrainBatch:
     """What the learners take, advantages included. Raises UserError if there is nothing to learn."""
-    advantages = _advantages(experiences, algo, reward)
+    advantages = _advantages(experiences, config)
+    if config.algo.mask_truncated:
+        advantages = _without_truncated(experiences, advantages)
     groups = tuple(
         TrainGroup(
             prompt_id=experience.prompt.prompt_id,
@@ -147,21 +154,79 @@ def make_batch(
     if not live:
         raise UserError(
             f"step {step}: none of {len(groups)} groups has a scored sample to learn from; the warnings "
-            "(warnings.jsonl) say what was not scored and why"
+            "(warnings.jsonl) say what was not scored and why" + _truncation_hint(experiences, config)
         )
     return TrainBatch(step, groups, num_samples=len(live), num_tokens=sum(live))
 
 
-def _advantages(
-    experiences: Sequence[Experience], algo: AlgoConfig, reward: RewardConfig
-) -> list[tuple[float | None, ...]]:
-    def rewards(part: str) -> list[tuple[float | None, ...]]:
-        return [tuple(getattr(one, part) for one in experience.rewards) for experience in experiences]
+def overlong_metrics(experiences: Sequence[Experience], config: Config) -> dict[str, float]:
+    """The mean soft overlong penalty, which the other reward metrics leave out; empty without one."""
+    if not config.algo.overlong_buffer:
+        return {}
+    penalties = [penalty for group in _overlong_penalties(experiences, config) for penalty in group]
+    return {"reward/overlong_penalty": config.algo.overlong_penalty_factor * fmean(penalties)}
 
+
+def _advantages(experiences: Sequence[Experience], config: Config) -> list[tuple[float | None, ...]]:
+    algo, reward = config.algo, config.reward
+    penalties = _overlong_penalties(experiences, config) if algo.overlong_buffer else None
     if algo.multi_objective_aggregation == "normalize_then_sum":
-        parts = [(reward.task_weight, rewards("task")), (reward.format_weight, rewards("format"))]
-        return decoupled_advantages(parts, algo.std_floor)
-    return group_advantages(rewards("total"), algo.scale_rewards, algo.std_floor)
+        kinds = [(reward.task_weight, _rewards(experiences, "task"))]
+        kinds.append((reward.format_weight, _rewards(experiences, "format")))
+        if penalties is not None:  # GDPO: one more kind, normalised by itself (choice)
+            kinds.append((algo.overlong_penalty_factor, penalties))
+        return decoupled_advantages(kinds, algo.std_floor)
+    totals = _rewards(experiences, "total")
+    if penalties is not None:
+        factor = algo.overlong_penalty_factor
+        totals = [_penalised(*group, factor) for group in zip(totals, penalties, strict=True)]
+    if algo.advantage_estimator == "rloo":
+        return leave_one_out_advantages(totals)
+    if algo.advantage_estimator == "reinforce_plus_plus_baseline":
+        lengths = [experience.info.response_lengths for experience in experiences]
+        return whitened_advantages(totals, lengths, algo.std_floor)
+    scale = "none" if algo.advantage_estimator == "dr_grpo" else algo.scale_rewards
+    return group_advantages(totals, scale, algo.std_floor)
+
+
+def _rewards(experiences: Sequence[Experience], part: str) -> list[tuple[float | None, ...]]:
+    return [tuple(getattr(one, part) for one in experience.rewards) for experience in experiences]
+
+
+def _overlong_penalties(experiences: Sequence[Experience], config: Config) -> list[tuple[float, ...]]:
+    limit, buffer = config.rollout.max_new_tokens, config.algo.overlong_buffer
+    return [
+        tuple(soft_overlong_penalty(length, limit, buffer) for length in experience.info.response_lengths)
+        for experience in experiences
+    ]
+
+
+def _penalised(
+    rewards: Sequence[float | None], penalties: Sequence[float], factor: float
+) -> tuple[float | None, ...]:
+    pairs = zip(rewards, penalties, strict=True)
+    return tuple(None if reward is None else reward + factor * penalty for reward, penalty in pairs)
+
+
+def _without_truncated(
+    experiences: Sequence[Experience], advantages: Sequence[Sequence[float | None]]
+) -> list[tuple[float | None, ...]]:
+    """None for what was cut, out of loss and denominators. Its reward stays in the group's mean (as in TRL)."""
+    return [
+        tuple(value if done else None for value, done in zip(group, experience.info.finished, strict=True))
+        for experience, group in zip(experiences, advantages, strict=True)
+    ]
+
+
+def _truncation_hint(experiences: Sequence[Experience], config: Config) -> str:
+    cut = sum(not done for experience in experiences for done in experience.info.finished)
+    if not config.algo.mask_truncated or not cut:
+        return ""
+    total = sum(len(experience.info.finished) for experience in experiences)
+    return (
+        f"; algo.mask_truncated leaves out {cut} of {total} responses, cut at rollout.max_new_tokens "
+        f"{config.rollout.max_new_tokens}: raise that, or set the first to false"
+    )
 
 
 def rollout_rows(experiences: Sequence[Experience], batch: TrainBatch) -> list[RolloutRow]:

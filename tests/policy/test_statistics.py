@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from mixed_r1_ray.algo.correction import Correction
 from mixed_r1_ray.algo.losses import TokenLoss
+from mixed_r1_ray.algo.objective import Terms
 from mixed_r1_ray.policy import statistics as module
 from mixed_r1_ray.policy.statistics import StepStatistics
+from mixed_r1_ray.runtime.metric_names import check_names
 from mixed_r1_ray.types import TrainBatch
 
 
@@ -21,24 +24,30 @@ class Tokens:
     prompt_ids: list[str]
     response_lengths: torch.Tensor
     rollout_logprobs: torch.Tensor
+    advantages: torch.Tensor | None = None
+    reference_logprobs: torch.Tensor | None = None
 
 
 def add(
-    statistics: StepStatistics, differences: list[list[float]], prompt_ids: list[str], kl: bool = True
+    statistics: StepStatistics,
+    differences: list[list[float]],
+    prompt_ids: list[str],
+    kl: bool = True,
+    correction: Correction | None = None,
 ) -> None:
     """One microbatch of one list of (trainer - engine) differences a response; every other number is a constant."""
     flat = torch.tensor([value for response in differences for value in response])
     tokens = Tokens(
         prompt_ids, torch.tensor([len(response) for response in differences]), torch.full_like(flat, -1.0)
     )
-    statistics.add(
-        tokens,
+    terms = Terms(
+        total=torch.tensor(math.nan),  # none of the metrics
         weights=torch.full_like(flat, 0.1),
-        logprobs=flat - 1.0,
-        entropy=torch.full_like(flat, 2.0),
         policy=TokenLoss(torch.full_like(flat, 3.0), torch.arange(len(flat)) % 2 == 0),
         kl=torch.full_like(flat, 0.5) if kl else None,
+        correction=correction,
     )
+    statistics.add(tokens, logprobs=flat - 1.0, entropy=torch.full_like(flat, 2.0), terms=terms)
 
 
 def batch(num_tokens: int) -> TrainBatch:
@@ -65,6 +74,24 @@ def test_without_a_reference_there_is_no_kl_to_report():
     statistics = StepStatistics()
     add(statistics, [[0.0]], ["a"], kl=False)
     assert "kl/reference" not in statistics.metrics(batch(1))
+
+
+def test_correction_is_reported_as_mean_weight_and_bounded_fraction_of_its_tokens():
+    statistics = StepStatistics()
+    first = Correction(torch.tensor([2.0, 0.5, 0.0]), torch.tensor([True, False, True]))
+    add(statistics, [[0.0, 0.0, 0.0]], ["a"], correction=first)
+    add(statistics, [[0.0]], ["b"], correction=Correction(torch.tensor([1.5]), torch.tensor([False])))
+    metrics = statistics.metrics(batch(4))
+    assert metrics["correction/weight_mean"] == pytest.approx(4.0 / 4)
+    assert metrics["correction/bounded_fraction"] == pytest.approx(2 / 4)
+
+
+def test_metrics_are_declared():
+    statistics = StepStatistics()
+    add(statistics, [[0.0]], ["a"], correction=Correction(torch.zeros(1), torch.ones(1)))
+    metrics = statistics.metrics(batch(1))
+    check_names(metrics)
+    assert metrics["correction/weight_mean"] == 0.0  # everything masked is not the same as nothing corrected
 
 
 def test_worst_mismatch_names_the_prompt_of_its_response():

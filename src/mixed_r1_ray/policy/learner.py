@@ -12,8 +12,8 @@ import ray
 import torch
 import torch.distributed as dist
 
-from mixed_r1_ray.algo.kl import k3
-from mixed_r1_ray.algo.losses import RECIPES
+from mixed_r1_ray.algo.aggregation import BatchSize
+from mixed_r1_ray.algo.objective import Objective
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.policy.loading import load_policy
@@ -46,7 +46,7 @@ class PolicyLearner:
         self.engine = _zero3_engine(config)
         self.policy = self.engine.module
         self.adapter = self.policy.adapter
-        self.recipe = RECIPES[config.algo.loss]
+        self.objective = Objective(config.algo)
         self.guard = Guard.from_config(config)
         self._create_optimizer_state()
 
@@ -79,18 +79,15 @@ class PolicyLearner:
         tokens = _TokenTensors.of(microbatch, batch, contents)
         packed = pack(tokens.prompts, tokens.responses, self.adapter, self.policy.model)
         logprobs, entropy = self.engine(packed)
-        algo = self.config.algo
-        policy = self.recipe.token_loss(
-            logprobs, logprobs.detach(), tokens.advantages, algo.clip_ratio_low, algo.clip_ratio_high
-        )
-        weights = self.recipe.token_weights(packed.response_lengths, batch.num_samples)
-        kl = k3(logprobs, tokens.reference_logprobs) if tokens.reference_logprobs is not None else None
-        token_loss = policy.loss if kl is None else policy.loss + algo.beta * kl
+        # One step a batch: the policy that counts as old is this one, and every ratio is 1.
+        old_logprobs = logprobs.detach()
+        size = BatchSize(batch.num_samples, batch.num_tokens, self.config.rollout.max_new_tokens)
+        terms = self.objective(logprobs, old_logprobs, entropy, tokens, size)
         live = 0.0 if microbatch.filler else 1.0
         # DeepSpeed averages gradients over ranks; the weights already divide by the global batch.
-        self.engine.backward((token_loss * weights).sum() * self.num_ranks * live)
+        self.engine.backward(terms.total * self.num_ranks * live)
         if not microbatch.filler:
-            statistics.add(tokens, weights, logprobs.detach(), entropy, policy, None if kl is None else kl.detach())
+            statistics.add(tokens, logprobs.detach(), entropy.detach(), terms)
 
     def logprobs(self, inputs: PromptInputs, responses: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """Log-probabilities of `responses` to one prompt under the current weights, (T,) each. All ranks must call."""
@@ -228,6 +225,7 @@ def _zero3_engine(config: Config):
     zero3_for_loading = HfDeepSpeedConfig(settings)  # from_pretrained consults it for as long as it lives
     policy = load_policy(config.model, config.rollout.temperature, config.learner.freeze)
     del zero3_for_loading
+    policy.entropy_gradient = config.algo.entropy_coef > 0
     if config.learner.gradient_checkpointing:
         policy.model.gradient_checkpointing_enable({"use_reentrant": False})
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]

@@ -16,6 +16,8 @@ class PolicyModel(nn.Module):
     a response token is predicted.
     """
 
+    entropy_gradient = False  # an entropy bonus wants one; it costs several (N, V) tensors
+
     def __init__(self, model: nn.Module, adapter: VLMAdapter, temperature: float, train_vision: bool = True):
         super().__init__()
         self.model = model
@@ -26,7 +28,8 @@ class PolicyModel(nn.Module):
     def forward(self, packed: PackedGroups) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probability and entropy of the distribution each response token was drawn from, float32 (N,) each.
 
-        The distribution is the engine's: logits over temperature, media tokens banned. Entropy carries no gradient.
+        The distribution is the engine's: logits over temperature, media tokens banned. Entropy carries a
+        gradient only where `entropy_gradient` is set.
         """
         embeddings = self._insert_pictures(self.model.get_input_embeddings()(packed.input_ids), packed)
         hidden = self.model.model.language_model(
@@ -36,7 +39,8 @@ class PolicyModel(nn.Module):
             use_cache=False,
         ).last_hidden_state
         logits = self.model.lm_head(hidden.flatten(0, 1)[packed.source_index]).float()
-        return token_logprobs(logits, packed.target_ids, self.adapter.banned_token_ids, self.temperature)
+        banned = self.adapter.banned_token_ids
+        return token_logprobs(logits, packed.target_ids, banned, self.temperature, self.entropy_gradient)
 
     def _insert_pictures(self, embeddings: torch.Tensor, packed: PackedGroups) -> torch.Tensor:
         """Without pictures a blank one is looked at in vain: ZeRO-3 gathers the tower's weights on all ranks or hangs."""
@@ -53,14 +57,18 @@ class PolicyModel(nn.Module):
 
 
 def token_logprobs(
-    logits: torch.Tensor, target_ids: torch.Tensor, banned_token_ids: tuple[int, ...], temperature: float
+    logits: torch.Tensor,
+    target_ids: torch.Tensor,
+    banned_token_ids: tuple[int, ...],
+    temperature: float,
+    entropy_gradient: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of each target and entropy of each row: logits (N, V), targets (N,) -> (N,), (N,)."""
     bias = torch.zeros(logits.shape[-1], dtype=logits.dtype, device=logits.device)
     bias[list(banned_token_ids)] = BANNED_BIAS
     logprobs = torch.log_softmax((logits + bias) / temperature, dim=-1)
     chosen = logprobs.gather(-1, target_ids.unsqueeze(-1)).squeeze(-1)
-    with torch.no_grad():
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         entropy = -(logprobs.exp() * logprobs).sum(-1)
     return chosen, entropy
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import torch
 import torch.distributed as dist
 
+from mixed_r1_ray.algo.objective import ResponseTokens, Terms
 from mixed_r1_ray.types import TrainBatch
 
-SUMS = ("policy_loss", "kl", "entropy", "clipped", "mismatch_kl")
+SUMS = ("policy_loss", "kl", "entropy", "clipped", "mismatch_kl", "corrected", "correction", "bounded")
 
 
 @dataclass
@@ -21,19 +22,25 @@ class StepStatistics:
     worst_prompt_id: str = ""
     has_reference: bool = False
 
-    def add(self, tokens, weights, logprobs, entropy, policy, kl) -> None:
-        """Adds one microbatch. All tensors (N,), without gradient but for the ones that are only read here."""
+    def add(
+        self, tokens: ResponseTokens, logprobs: torch.Tensor, entropy: torch.Tensor, terms: Terms
+    ) -> None:
+        """Adds one microbatch; logprobs, entropy (N,), without gradient. `tokens` name their prompts too."""
         difference = logprobs.double() - tokens.rollout_logprobs.double()
+        correction, zero = terms.correction, torch.zeros((), dtype=torch.float64)
         self.sums += torch.stack(
             [
-                (policy.loss.detach() * weights).double().sum(),
-                kl.double().sum() if kl is not None else torch.zeros((), dtype=torch.float64),
+                (terms.policy.loss.detach() * terms.weights).double().sum(),
+                zero if terms.kl is None else terms.kl.double().sum(),
                 entropy.double().sum(),
-                policy.clipped.double().sum(),
+                terms.policy.clipped.double().sum(),
                 (torch.expm1(difference) - difference).sum(),
+                zero if correction is None else zero + len(correction.weights),
+                zero if correction is None else correction.weights.double().sum(),
+                zero if correction is None else correction.bounded.double().sum(),
             ]
         )
-        self.has_reference |= kl is not None
+        self.has_reference |= terms.kl is not None
         mismatch = difference.abs().nan_to_num(torch.inf)  # NaN must not be forgotten when finite ones follow
         worst, token = float(mismatch.max()), int(mismatch.argmax())
         if worst > self.mismatch_abs_max:
@@ -64,4 +71,7 @@ class StepStatistics:
         }
         if self.has_reference:
             metrics["kl/reference"] = value["kl"] / batch.num_tokens
+        if value["corrected"]:
+            metrics["correction/weight_mean"] = value["correction"] / value["corrected"]
+            metrics["correction/bounded_fraction"] = value["bounded"] / value["corrected"]
         return metrics

@@ -11,7 +11,8 @@ from mixed_r1_ray.runtime import atomic
 
 @dataclass(frozen=True, slots=True)
 class RolloutRow:
-    """One response, with all that scoring took. Rewards and advantage are None where it was not scored."""
+    """One response, with all that scoring took. Rewards are None where it was not scored, the
+    advantage also where it was left out because it was cut."""
 
     prompt_id: str
     source: str
