@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 MAX_PIXELS = 64 * 1024 * 1024  # 192 MiB decoded; larger is refused before it is unpacked
+MAX_SIDE = 20_000  # pixels
+ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
 
 
 class ImageError(ValueError):
@@ -19,15 +27,34 @@ def decode_image(data: bytes) -> np.ndarray:
 
     Transparency is laid on white; the first frame of an animation is taken. Raises ImageError.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
+
+    with _opened(data) as picture:
+        return np.array(_to_rgb(ImageOps.exif_transpose(picture)))
+
+
+def read_size(data: bytes) -> tuple[int, int]:
+    """(width, height) that `decode_image` would give it; only the header is read. Raises ImageError."""
+    with _opened(data) as picture:
+        turned = picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+        return (picture.height, picture.width) if turned else picture.size
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """The picture, not decoded yet; whatever goes wrong with it in the block is an ImageError."""
+    from PIL import Image
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise ImageError(f"{picture.width}x{picture.height} pixels; at most {MAX_PIXELS} are decoded")
-                return np.array(_to_rgb(ImageOps.exif_transpose(picture)))
+                if picture.width * picture.height > MAX_PIXELS or max(picture.size) > MAX_SIDE:
+                    raise ImageError(
+                        f"has {picture.width}x{picture.height} pixels; at most {MAX_PIXELS}, and {MAX_SIDE} a side, "
+                        "are decoded"
+                    )
+                yield picture
     except ImageError:
         raise
     except Exception as error:  # on damaged bytes Pillow's many readers raise nearly anything

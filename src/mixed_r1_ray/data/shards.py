@@ -136,23 +136,23 @@ def finished_shards(folder: Path) -> list[Shard]:
     return [shard for shard in shards if shard is not None]
 
 
-def prepare_folder(folder: Path, names: Iterable[str]) -> None:
+def prepare_folder(folder: Path, names: Iterable[str], prefix: str = "") -> None:
     """Makes `folder` ready for shards of these names: removes half-written files and shards of an earlier plan.
 
     Only what carries a marker is removed. Raises UserError for a Parquet file that has none and is not planned:
-    somebody else put it there.
+    somebody else put it there. prefix: files whose names begin otherwise are somebody else's and left alone.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder to write to")
     planned = set(names)
-    foreign = [path for path in sorted(folder.glob("*.parquet")) if path.name not in planned]
+    foreign = [path for path in sorted(folder.glob(f"{prefix}*.parquet")) if path.name not in planned]
     for path in foreign:
         if not _marker(path).exists():
             raise UserError(f"{path}: was not written by this command; name an empty folder to write to")
     for path in foreign:
         _marker(path).unlink()
         path.unlink()
-    for leftover in (*folder.glob(".*.tmp"), *(folder / MARKERS).glob(".*.tmp")):
+    for leftover in (*folder.glob(f".{prefix}*.tmp"), *(folder / MARKERS).glob(f".{prefix}*.tmp")):
         leftover.unlink()
 
 

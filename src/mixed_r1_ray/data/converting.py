@@ -1,0 +1,238 @@
+"""`convert`: one public dataset in its own layout becomes shards of records."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from mixed_r1_ray.data.converters import CONVERTERS, find_converter
+from mixed_r1_ray.data.converters.base import Converter, Example, Row, Skip
+from mixed_r1_ray.data.converters.parts import Part, plan_parts
+from mixed_r1_ray.data.converters.pictures import PictureFolder
+from mixed_r1_ray.data.schema import Record
+from mixed_r1_ray.data.shards import Shard, ShardWriter, finished_shard, fingerprint, prepare_folder
+from mixed_r1_ray.data.tasks import ray_for_data, run_tasks
+from mixed_r1_ray.errors import UserError
+
+EXAMPLES = 3  # rows named a reason
+SPEAK_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What to convert, and to where. It travels with every task."""
+
+    converter: Converter
+    folder: Path
+    images: Path
+    out: Path
+    split: str
+    fraction: float
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its shards begin with."""
+        return f"{self.converter.label()}-{self.split}-"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0 where records were written, however many rows were left out. Raises UserError."""
+    arguments = _parser().parse_args(argv)
+    if not 0 < arguments.fraction <= 1:
+        raise UserError(f"--fraction {arguments.fraction:g}: must be above 0 and at most 1")
+    converter = find_converter(arguments.source, _pairs("--map", arguments.map), _pairs("--set", arguments.set))
+    conversion = Conversion(
+        converter,
+        arguments.folder,
+        arguments.images or arguments.folder,
+        arguments.out,
+        arguments.split,
+        arguments.fraction,
+    )
+    print_summary(conversion, convert(conversion, num_cpus=arguments.num_cpus, say=_say))
+    return 0
+
+
+def convert(
+    conversion: Conversion, num_cpus: int | None = None, say: Callable[[str], None] = lambda text: None
+) -> list[Shard]:
+    """Writes the shards that are not finished yet, one Ray task each; all of them, in order.
+
+    Raises UserError where nothing can be read, where no row makes a record, and where the disk is full; what is
+    finished stays, and the next call goes on from there.
+    """
+    shards: dict[int, Shard] = {}
+    names = [path.name for path in conversion.out.glob(f"{conversion.prefix}*.parquet")]
+    prepare_folder(conversion.out, names, prefix=conversion.prefix)
+    began = spoken = time.monotonic()
+    with ray_for_data(num_cpus):
+        calls = _unfinished(conversion, shards)
+        for number, shard in run_tasks(write_part, calls, what=f"a task that converts {conversion.converter.name}"):
+            shards[number] = shard
+            if time.monotonic() - spoken > SPEAK_EVERY_S:
+                spoken = time.monotonic()
+                done = sum(shard.num_rows for shard in shards.values())
+                say(f"{conversion.prefix[:-1]}: {len(shards)} shards, {done:,} records in {spoken - began:.0f} s")
+    made = [shards[number] for number in sorted(shards)]
+    if not any(shard.num_rows for shard in made):
+        raise UserError(f"{conversion.folder}: no row of {conversion.converter.name} makes a record. {_reasons(made)}")
+    prepare_folder(conversion.out, [shard.name for shard in made], prefix=conversion.prefix)
+    return made
+
+
+def write_part(conversion: Conversion, part: Part, number: int, made_of: str) -> tuple[int, Shard]:
+    """The task: one part becomes one shard. Rows that make no record are counted by reason, the first ones named."""
+    skipped: Counter[str] = Counter()
+    examples: dict[str, list[str]] = {}
+    sources: Counter[str] = Counter()
+    pictures = PictureFolder(conversion.images)
+    with ShardWriter(conversion.out / shard_name(conversion, number), made_of) as writer:
+        for row in part.rows():
+            if not chosen(row, conversion.fraction):
+                continue
+            try:
+                for record in records_of(row, conversion, pictures):
+                    writer.add(record)
+                    sources[record.source] += 1
+            except Skip as reason:
+                skipped[str(reason)] += 1
+                if len(examples.setdefault(str(reason), [])) < EXAMPLES:
+                    examples[str(reason)].append(str(row))
+        writer.details.update(sources=dict(sources), skipped=dict(skipped), examples=examples)
+    return number, writer.shard
+
+
+def records_of(row: Row, conversion: Conversion, pictures: PictureFolder) -> Iterator[Record]:
+    """The records that a row makes, pictures included. Raises Skip."""
+    try:
+        examples = list(conversion.converter.examples(row))
+    except KeyError as error:
+        raise Skip(f"misses the field {error}") from None
+    except (AttributeError, TypeError, IndexError) as error:
+        raise Skip(f"has a field of another type than the layout says ({error})") from None
+    for example in examples:
+        loaded = [pictures.load(picture) for picture in example.images]
+        yield _record(example, row, conversion, loaded)
+
+
+def _record(example: Example, row: Row, conversion: Conversion, loaded: list) -> Record:
+    source = example.source or conversion.converter.name
+    if not example.question.strip() or not example.answer.strip():
+        raise Skip("its question or answer is empty")
+    own_id = conversion.converter.name in ("jsonl", "parquet") and example.key
+    return Record(
+        id=example.key if own_id else f"{source}-{conversion.split}-{example.key or row.key}",
+        source=source,
+        reward_type=example.reward_type or conversion.converter.reward_type,
+        images=tuple(data for data, _ in loaded),
+        image_sizes=tuple(size for _, size in loaded),
+        question=example.question,
+        answer=example.answer,
+        choices=example.choices,
+        meta=json.dumps({name: value for name, value in example.meta.items() if value is not None}, ensure_ascii=False),
+    )
+
+
+def chosen(row: Row, fraction: float) -> bool:
+    """Whether a row belongs to the share that is taken: by a hash of its key, so that it never depends on others."""
+    if fraction >= 1:
+        return True
+    digest = hashlib.blake2b(f"{row.file}\0{row.key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < fraction * 2**64
+
+
+def shard_name(conversion: Conversion, number: int) -> str:
+    return f"{conversion.prefix}{number:05d}.parquet"
+
+
+def _unfinished(conversion: Conversion, finished: dict[int, Shard]) -> Iterator[tuple]:
+    """Arguments of `write_part` for every part whose shard is not there; the others are put into `finished`."""
+    settings = (conversion.converter.name, vars(conversion.converter), str(conversion.images), conversion.fraction)
+    for number, part in enumerate(plan_parts(conversion.converter, conversion.folder, conversion.split)):
+        made_of = fingerprint(_code_version(), settings, part.identity())
+        shard = finished_shard(conversion.out / shard_name(conversion, number), made_of)
+        if shard is None:
+            yield conversion, part, number, made_of
+        else:
+            finished[number] = shard
+
+
+@lru_cache(maxsize=1)
+def _code_version() -> str:
+    """Changes with the converters: shards of older ones are made anew."""
+    files = [Path(__file__), *sorted((Path(__file__).parent / "converters").glob("*.py"))]
+    return fingerprint(*(file.read_bytes() for file in files))
+
+
+def print_summary(conversion: Conversion, shards: Sequence[Shard]) -> None:
+    """Prints records by source, then what was left out and why, with the first rows of each reason."""
+    from rich.table import Table
+
+    from mixed_r1_ray.runtime.evaluation_table import as_text
+
+    table = Table(title=f"{conversion.out}: {len(shards)} shards", title_justify="left")
+    table.add_column("source")
+    table.add_column("records", justify="right")
+    for source, count in sorted(_total(shards, "sources").items()):
+        table.add_row(source, f"{count:,}")
+    print(as_text(table))
+    skipped = _total(shards, "skipped")
+    if not skipped:
+        return
+    table = Table(title=f"left out: {sum(skipped.values()):,} rows of {conversion.converter.name}", title_justify="left")
+    for name, justify in (("reason", "left"), ("rows", "right"), ("the first ones", "left")):
+        table.add_column(name, justify=justify)
+    for reason, count in skipped.most_common():
+        named = [row for shard in shards for row in shard.details["examples"].get(reason, ())][:EXAMPLES]
+        table.add_row(reason, f"{count:,}", "; ".join(named))
+    print(as_text(table))
+
+
+def _total(shards: Sequence[Shard], name: str) -> Counter[str]:
+    return sum((Counter(shard.details[name]) for shard in shards), Counter())
+
+
+def _reasons(shards: Sequence[Shard]) -> str:
+    reasons = _total(shards, "skipped").most_common(5)
+    return "Reasons: " + "; ".join(f"{reason} ({count:,} rows)" for reason, count in reasons) if reasons else "It is empty."
+
+
+def _pairs(option: str, words: Sequence[str]) -> dict[str, str]:
+    pairs = dict(word.partition("=")[::2] for word in words)
+    if bad := [word for word in words if not all(word.partition("="))]:
+        raise UserError(f"{option} {bad[0]}: is not FIELD=VALUE")
+    return pairs
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mixed_r1_ray.data convert",
+        description="Turns one public dataset, or your own rows, into shards of records.",
+        epilog="example: python -m mixed_r1_ray.data convert aokvqa --from aokvqa --images coco --out records",
+    )
+    parser.add_argument("source", metavar="SOURCE", help=", ".join(CONVERTERS))
+    parser.add_argument("--from", dest="folder", type=Path, required=True, metavar="DIR", help="where its files are")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="several sources may share one")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="where its pictures are, if elsewhere [--from]")
+    parser.add_argument("--split", default="train", help="[train]")
+    parser.add_argument("--fraction", type=float, default=1.0, metavar="F", help="share of the rows to take [1]")
+    parser.add_argument(
+        "--map", nargs="+", default=[], metavar="FIELD=COLUMN", help="jsonl, parquet: which column a field is in"
+    )
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="FIELD=VALUE", help="jsonl, parquet: one value for all rows"
+    )
+    parser.add_argument("--num-cpus", type=int, metavar="N", help="of a Ray that is started here [all]")
+    return parser
