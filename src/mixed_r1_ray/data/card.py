@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -124,10 +125,12 @@ def _drawn(shown: ShownRecord) -> bytes:
     from PIL import Image, ImageDraw
 
     picture, encoded = Image.fromarray(shown.pictures[0].pixels), io.BytesIO()
+    if max(picture.size) <= SAMPLE_SIDE // 2:  # else the lines of a box would cover what is in it
+        picture = picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
     draw, (width, height) = ImageDraw.Draw(picture), picture.size
     for box in shown.boxes:
         corners = (box.x * width, box.y * height, (box.x + box.width) * width, (box.y + box.height) * height)
-        for colour, thickness in (("#ffffff", 5), ("#12a150", 3)):
+        for colour, thickness in (("#ffffff", 4), ("#12a150", 2)):
             draw.rectangle(corners, outline=colour, width=thickness)
     picture.save(encoded, "PNG", optimize=True)
     return encoded.getvalue()
@@ -154,8 +157,6 @@ def _cell(text: str) -> str:
 
 def _yaml_text(text: str) -> str:
     """A double-quoted YAML scalar."""
-    import json
-
     return json.dumps(" ".join(text.split()), ensure_ascii=False)
 
 

@@ -94,11 +94,12 @@ def _count_axis(top: int) -> list[str]:
 
 
 def _value_axis(low: float, high: float, label: str) -> list[str]:
-    span = WIDTH - LEFT - RIGHT
+    span, middle = WIDTH - LEFT - RIGHT, (low + high) / 2
+    middle = round(middle) if high - low > 2 else middle
     parts = [
-        f'<text x="{LEFT + span * part:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="{anchor}">'
-        f"{low + (high - low) * part:g}</text>"
-        for part, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end"))
+        f'<text x="{LEFT + span * (tick - low) / (high - low):.1f}" y="{HEIGHT - BOTTOM + 17}" '
+        f'text-anchor="{anchor}">{tick:g}</text>'
+        for tick, anchor in ((low, "start"), (middle, "middle"), (high, "end"))
     ]
     return [*parts, f'<text x="{LEFT + span / 2}" y="{HEIGHT - 10}" text-anchor="middle">{escape(label)}</text>']
 
@@ -108,9 +109,10 @@ def _height(count: float, top: int) -> float:
 
 
 def _ceiling(value: int) -> int:
-    """The least of 1, 2, 4, 6, 8 times a power of ten that is not below `value`."""
+    """An even number with one or two digits that count, not below `value`: a tick stands at its half too."""
     power = 10 ** int(math.log10(max(value, 1)))
-    return next(step * power for step in (1, 2, 4, 6, 8, 10) if step * power >= value)
+    whole = (step * power for step in (1, 1.2, 1.6, 2, 3, 4, 6, 8, 10))
+    return next(int(top) for top in whole if top >= value and top % 2 == 0)
 
 
 def _title(text: str) -> str:

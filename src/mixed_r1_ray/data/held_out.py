@@ -12,16 +12,18 @@ from mixed_r1_ray.data.quotas import Stratum
 def hold_out(
     key: np.ndarray,
     stratum: np.ndarray,
-    pictures: Sequence[Sequence[bytes]],
+    owner: np.ndarray,
+    picture: np.ndarray,
     strata: Sequence[Stratum],
     numbers: Mapping[Stratum, int],
 ) -> np.ndarray:
     """A mask (N,): True where a record is held out. At most `numbers` of a stratum, fewer where its pictures are
     shared too widely.
 
-    key: uint64 (N, 2), by which groups are visited. stratum: (N,), places in `strata`. pictures: hashes, N lists.
+    key: uint64 (N, 2), by which groups are visited. stratum: (N,), places in `strata`. owner, picture: (M,), which
+    record holds a picture of which hash.
     """
-    group = _groups(pictures)
+    group = _groups(len(key), owner, picture)
     by_group = np.lexsort((key[:, 1], key[:, 0], group))  # members of a group, least key first
     starts = np.flatnonzero(np.r_[True, np.diff(group[by_group]) > 0])
     leaders = by_group[starts]
@@ -38,15 +40,12 @@ def hold_out(
     return chosen
 
 
-def _groups(pictures: Sequence[Sequence[bytes]]) -> np.ndarray:
+def _groups(number: int, owner: np.ndarray, picture: np.ndarray) -> np.ndarray:
     """Group number (N,) of each record: two that share a picture, directly or through others, are in one."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    number = len(pictures)
-    owners = np.repeat(np.arange(number), [len(hashes) for hashes in pictures])
-    names = np.array([name.hex() for hashes in pictures for name in hashes], dtype="S64")
-    different, picture = np.unique(names, return_inverse=True)
+    different, node = np.unique(picture, return_inverse=True)
     nodes = number + len(different)
-    edges = coo_array((np.ones(len(owners), bool), (owners, number + picture)), shape=(nodes, nodes))
+    edges = coo_array((np.ones(len(owner), bool), (owner, number + node)), shape=(nodes, nodes))
     return connected_components(edges, directed=False)[1][:number]

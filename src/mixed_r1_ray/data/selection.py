@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from mixed_r1_ray.data.record_files import InputFile, read_batches
 from mixed_r1_ray.data.record_index import RecordIndex
 from mixed_r1_ray.errors import UserError
 
-PICTURE_HASH_BYTES = 16
+PICTURE_HASH_BYTES = 8  # should two pictures share one, their records stay together, and no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ def select(index: RecordIndex, recipe: Recipe, files: Sequence[InputFile]) -> Se
     if recipe.held_out:
         share = recipe.held_out / (recipe.held_out + recipe.size)
         parts = proportional(round(share * len(drawn)), {name: float(number) for name, number in numbers.items()})
-        pictures = picture_hashes(index, drawn, files)
-        mask = hold_out(index.key[drawn], index.stratum[drawn], pictures, index.strata, parts)
+        owner, picture = picture_hashes(index, drawn, files)
+        mask = hold_out(index.key[drawn], index.stratum[drawn], owner, picture, index.strata, parts)
     rows = {"train": drawn[~mask], "held_out": drawn[mask]}
     counts = {split: np.bincount(index.stratum[of], minlength=len(index.strata)) for split, of in rows.items()}
     taken = [
@@ -70,21 +71,26 @@ def select(index: RecordIndex, recipe: Recipe, files: Sequence[InputFile]) -> Se
     return Selection(rows, taken)
 
 
-def picture_hashes(index: RecordIndex, drawn: np.ndarray, files: Sequence[InputFile]) -> list[list[bytes]]:
-    """Hashes of the encoded pictures of the drawn records, read a batch at a time and let go.
+def picture_hashes(
+    index: RecordIndex, drawn: np.ndarray, files: Sequence[InputFile]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of every picture of the drawn records: the place of its record in `drawn`, and its hash, uint64.
 
-    The same picture in another encoding has another hash: near-duplicates are for `select` to find (choice).
+    Of the encoded bytes, read a batch at a time and let go: the same picture in another encoding has another hash;
+    near-duplicates are for `select` to find (choice).
     """
-    hashes: list[list[bytes]] = []
-    for number, file in enumerate(files):
+    owners, hashes, record = array("q"), array("Q"), 0
+    for number in np.unique(index.file[drawn]):
         rows = index.row[drawn[index.file[drawn] == number]]
-        if not len(rows):
-            continue
-        for _, batch in read_batches(file, ["images"], rows):
-            hashes += [[_hash(picture) for picture in pictures.values or ()] for pictures in batch.column("images")]
-    return hashes
+        for _, batch in read_batches(files[number], ["images"], rows):
+            for pictures in batch.column("images"):
+                for picture in pictures.values or ():
+                    owners.append(record)
+                    hashes.append(_hash(picture))
+                record += 1
+    return np.frombuffer(owners, dtype=np.int64), np.frombuffer(hashes, dtype=np.uint64)
 
 
-def _hash(picture: pa.StructScalar) -> bytes:
+def _hash(picture: pa.StructScalar) -> int:
     content = picture["bytes"].as_buffer() if picture.is_valid else None
-    return hashlib.blake2b(content or b"", digest_size=PICTURE_HASH_BYTES).digest()
+    return int.from_bytes(hashlib.blake2b(content or b"", digest_size=PICTURE_HASH_BYTES).digest(), "big")

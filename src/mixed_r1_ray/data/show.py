@@ -11,12 +11,14 @@ from pathlib import Path
 
 from mixed_r1_ray.data.manifest import SPLITS
 from mixed_r1_ray.data.record_files import InputFile, open_files
-from mixed_r1_ray.data.record_samples import ShownRecord, choose_places, load_samples, sources_of
+from mixed_r1_ray.data.record_samples import ShownPicture, ShownRecord, choose_places, load_samples, sources_of
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.runtime import atomic
 
 TEMPLATE = Path(__file__).with_name("show.html.j2")
-LONGEST_SIDE = 768  # pixels of a picture on the page
+LONGEST_SIDE = 768  # pixels of a picture as it is stored in the page
+FRAME = 360, 440  # pixels on the page that a picture fits into
+LARGEST_SCALE = 2.0  # small pictures are enlarged up to here
 EXIT_UNUSABLE = 2
 
 
@@ -57,6 +59,7 @@ def write_page(folder: Path, out: Path, number: int = 20, sources: Sequence[str]
     if not shown:
         raise UserError(f"{folder}: holds no rows")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["shown_width"] = _shown_width
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=folder.resolve().name,
         shown=[(record, _meta(record)) for record in shown],
@@ -72,6 +75,11 @@ def _files(folder: Path) -> list[InputFile]:
     """The shards in a folder; of a mixture, those of its splits."""
     splits = [folder / split for split in SPLITS if (folder / split).is_dir()]
     return open_files(splits or [folder])
+
+
+def _shown_width(picture: ShownPicture) -> int:
+    width, height = picture.size
+    return max(1, round(width * min(FRAME[0] / width, FRAME[1] / height, LARGEST_SCALE)))
 
 
 def _meta(shown: ShownRecord) -> list[tuple[str, str]]:
