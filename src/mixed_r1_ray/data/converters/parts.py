@@ -21,6 +21,7 @@ from mixed_r1_ray.errors import UserError
 
 ROWS = 2000
 BATCH = 64  # rows with pictures in memory at once
+READ_BYTES = 2**20  # of a column, at once: on the hub a row group may hold a gigabyte
 VALIDATION = {"val": ("val", "validation"), "validation": ("validation", "val")}
 
 
@@ -65,7 +66,7 @@ class TablePart:
                 for batch in itertools.islice(_arrow_batches(self.file), self.first, self.last):
                     yield from (batch.slice(start, BATCH) for start in range(0, batch.num_rows, BATCH))
             else:
-                with pq.ParquetFile(self.file) as table:
+                with pq.ParquetFile(self.file, buffer_size=READ_BYTES) as table:
                     yield from table.iter_batches(BATCH, row_groups=range(self.first, self.last))
 
 
