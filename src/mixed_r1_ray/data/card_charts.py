@@ -53,15 +53,17 @@ def histogram(
 ) -> str:
     """Counts in equal bins, reward types stacked. '' where there are no values.
 
-    values: numbers (n,) by reward type. limits: None reaches from 0 to the 99th percentile; what lies above is
-    counted in the last bin, and the axis says so.
+    values: numbers (n,) by reward type. limits: of fractions; None counts whole numbers from 0 to beyond the 99th
+    percentile, and what lies above in the last bin, as the axis says.
     """
     everything = np.concatenate([*values.values()]) if values else np.empty(0)
     if not len(everything):
         return ""
-    low, high = limits or (0.0, max(1.0, math.ceil(np.quantile(everything, 0.99))))
-    bins = NUM_BINS if limits else int(min(NUM_BINS, high))
-    high = low + math.ceil((high - low) / bins) * bins if limits is None else high  # whole words a bin
+    whole = limits is None
+    low, high = limits or (0, int(np.quantile(everything, 0.99)) + 1)  # whole numbers: `high` is the first outside
+    bins = min(NUM_BINS, high) if whole else NUM_BINS
+    high = bins * math.ceil(high / bins) if whole else high
+    above = int((everything >= high).sum()) if whole else 0
     counts = {
         kind: np.histogram(np.clip(of_kind, low, high), bins=bins, range=(low, high))[0]
         for kind, of_kind in values.items()
@@ -74,13 +76,13 @@ def histogram(
             height = _height(of_kind[place], top)
             y = HEIGHT - BOTTOM - _height(floor[place], top) - height
             start, end = (low + (high - low) * edge / bins for edge in (place, place + 1))
+            end -= whole
             body.append(
                 f'<rect x="{LEFT + place * width + 0.5:.1f}" y="{y:.1f}" width="{width - 1:.1f}" height="{height:.1f}" '
                 f'fill="{COLOURS[kind]}"><title>{kind}, {start:g} to {end:g} {unit}: {of_kind[place]:,}</title></rect>'
             )
         floor += of_kind
-    above = int((everything > high).sum())
-    body += _value_axis(low, high, f"{unit} (last bar: {above:,} above {high:g})" if above else unit)
+    body += _value_axis(low, high, f"{unit} (in the last bar {above:,} of {high:,} and more)" if above else unit)
     return _svg(body, f"{title}: {len(everything):,} records, median {np.median(everything):g} {unit}")
 
 
