@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 
 from mixed_r1_ray import experience as module
+from mixed_r1_ray.algo.advantages import group_advantages, leave_one_out_advantages, whitened_advantages
 from mixed_r1_ray.config import AlgoConfig, Config, RewardConfig, RolloutConfig
 from mixed_r1_ray.errors import UserError
-from mixed_r1_ray.experience import Experience, Scorer, check_unscored, make_batch, rollout_rows
+from mixed_r1_ray.experience import (
+    Experience,
+    Scorer,
+    check_unscored,
+    make_batch,
+    overlong_metrics,
+    rollout_rows,
+)
 from mixed_r1_ray.rollout.pool import FinishedGroup
+from mixed_r1_ray.runtime.metric_names import check_names
 from mixed_r1_ray.types import BoxFrame, Group, GroupInfo, Prompt, RewardBreakdown, Rollout
 
 
@@ -236,3 +246,85 @@ def test_rollout_log_has_a_row_a_response_beside_its_reward_and_advantage(monkey
     )
     assert (first.choices, first.image_size, first.box_frame) == (None, None, None)
     assert (second.response_tokens, second.prompt_tokens, second.reward_detail) == (5, 10, "a: worker died")
+
+
+def advantages_of(groups: list[Experience], max_new_tokens: int = 100, **algo) -> list[tuple]:
+    config = Config(algo=AlgoConfig(**algo), rollout=RolloutConfig(max_new_tokens=max_new_tokens))
+    return [group.advantages for group in make_batch(1, groups, config).groups]
+
+
+def test_each_estimator_reaches_the_batch():
+    groups = [experience("a", [1.0, 0.0, 0.5], (2, 3, 4)), experience("b", [0.2, None, 0.8], (5, 6, 7))]
+    totals = [(1.0, 0.0, 0.5), (0.2, None, 0.8)]
+    assert advantages_of(groups, advantage_estimator="dr_grpo") == group_advantages(totals, "none")
+    assert advantages_of(groups, advantage_estimator="rloo") == leave_one_out_advantages(totals)
+    whitened = whitened_advantages(totals, [(2, 3, 4), (5, 6, 7)], std_floor=0.9)
+    name = "reinforce_plus_plus_baseline"
+    assert advantages_of(groups, advantage_estimator=name, std_floor=0.9) == whitened
+
+
+def test_every_configurable_estimator_gives_another_answer():
+    groups = [experience("a", [1.0, 0.0, 0.5, 0.6], (2, 3, 4, 5))]
+    estimators = get_args(get_type_hints(AlgoConfig)["advantage_estimator"])
+    answers = {advantages_of(groups, advantage_estimator=name)[0] for name in estimators}
+    assert len(answers) == len(estimators) == 4
+
+
+def test_overlong_penalty_lowers_the_total_before_it_is_compared():
+    groups = [experience("a", [1.0, 1.0, None, 0.0], (80, 90, 100, 100))]
+    (given,) = advantages_of(groups, overlong_buffer=20, overlong_penalty_factor=0.5, scale_rewards="none")
+    mean = (1.0 + 0.75 - 0.5) / 3
+    assert given[2] is None
+    assert (*given[:2], given[3]) == pytest.approx((1.0 - mean, 0.75 - mean, -0.5 - mean))
+
+
+def test_overlong_penalty_is_measured_against_the_longest_response_that_is_sampled():
+    groups = [experience("a", [1.0, 1.0], (10, 50))]
+    assert advantages_of(groups, max_new_tokens=100, overlong_buffer=20) == [(0.0, 0.0)]
+    assert advantages_of(groups, max_new_tokens=50, overlong_buffer=20)[0][1] < -0.7
+
+
+def test_overlong_penalty_is_a_kind_of_its_own_to_gdpo():
+    groups = [experience("a", [1.0, 1.0, 0.0, 0.0], (1, 100, 1, 100))]
+    (given,) = advantages_of(groups, multi_objective_aggregation="normalize_then_sum", overlong_buffer=20)
+    assert given[0] > given[1] and given[0] + given[3] == pytest.approx(0.0) == given[1] + given[2]
+
+
+def test_overlong_metric_is_the_mean_penalty_and_absent_without_one():
+    groups = [experience("a", [1.0, 1.0], (80, 90)), experience("b", [1.0, None], (81, 100))]
+    config = Config(
+        algo=AlgoConfig(overlong_buffer=20, overlong_penalty_factor=2.0),
+        rollout=RolloutConfig(max_new_tokens=100),
+    )
+    metrics = overlong_metrics(groups, config)
+    assert metrics == {"reward/overlong_penalty": pytest.approx(2 * -(0.0 + 0.5 + 0.05 + 1.0) / 4)}
+    check_names(metrics)
+    assert overlong_metrics(groups, Config()) == {}
+
+
+def cut(prompt_id: str, totals: list[float], finished: tuple[bool, ...]) -> Experience:
+    whole = experience(prompt_id, totals, (5,) * len(totals))
+    return replace(whole, info=replace(whole.info, finished=finished))
+
+
+def test_truncated_responses_leave_the_loss_and_stay_in_their_groups_mean():
+    groups = [cut("a", [1.0, 0.0, 0.0, 1.0], (True, True, False, True))]
+    batch = make_batch(1, groups, Config(algo=AlgoConfig(mask_truncated=True)))
+    assert batch.groups[0].advantages == (
+        pytest.approx(0.866024, abs=1e-6),
+        pytest.approx(-0.866024, abs=1e-6),
+        None,
+        pytest.approx(0.866024, abs=1e-6),
+    )
+    assert (batch.num_samples, batch.num_tokens) == (3, 15)
+
+
+def test_truncated_responses_are_trained_on_unless_masked():
+    batch = make_batch(1, [cut("a", [1.0, 0.0], (True, False))], Config())
+    assert batch.num_samples == 2 and None not in batch.groups[0].advantages
+
+
+def test_batch_of_nothing_but_truncated_responses_says_so_by_number_and_key():
+    config = Config(algo=AlgoConfig(mask_truncated=True))
+    with pytest.raises(UserError, match=r"step 4: .*leaves out 2 of 2 .*max_new_tokens 64: raise that"):
+        make_batch(4, [cut("a", [1.0, 0.0], (False, False))], config)

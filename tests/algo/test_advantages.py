@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixed_r1_ray.algo.advantages import decoupled_advantages, group_advantages, has_zero_variance
+from mixed_r1_ray.algo.advantages import (
+    decoupled_advantages,
+    group_advantages,
+    has_zero_variance,
+    leave_one_out_advantages,
+    whitened_advantages,
+)
 
 rewards = st.floats(0, 1.5)
 groups = st.lists(st.lists(st.none() | rewards, min_size=1, max_size=8), min_size=1, max_size=5)
@@ -127,3 +133,55 @@ def test_unknown_scale_is_refused_with_the_valid_ones():
 )
 def test_zero_variance_looks_at_scored_samples_only(group, flat):
     assert has_zero_variance(group) is flat
+
+
+@given(groups)
+def test_leave_one_out_compares_with_the_mean_of_the_others(batch):
+    for group, advantages in zip(batch, leave_one_out_advantages(batch), strict=True):
+        for index, reward in enumerate(group):
+            others = [other for number, other in enumerate(group) if number != index and other is not None]
+            if reward is None:
+                assert advantages[index] is None
+            else:
+                expected = reward - np.mean(others) if others else 0.0
+                assert advantages[index] == pytest.approx(expected, abs=1e-9)
+
+
+def test_leave_one_out_of_a_right_answer_among_wrong_ones():
+    assert leave_one_out_advantages([[1.0, 0.0, 0.0, 0.0]]) == [pytest.approx((1.0, -1 / 3, -1 / 3, -1 / 3))]
+
+
+samples = st.tuples(st.none() | rewards, st.integers(1, 9))  # reward, length
+sized = st.lists(st.lists(samples, min_size=1, max_size=6), min_size=1, max_size=5)
+
+
+@given(sized)
+def test_whitened_advantages_equal_the_formula_over_tokens(batch):
+    scores = [[reward for reward, _ in group] for group in batch]
+    lengths = [[length for _, length in group] for group in batch]
+    centred = []
+    for group, sizes in zip(scores, lengths, strict=True):
+        scored = [reward for reward in group if reward is not None]
+        pairs = zip(group, sizes, strict=True)
+        centred += [(reward - np.mean(scored), size) for reward, size in pairs if reward is not None]
+    tokens = np.concatenate([np.full(size, value) for value, size in centred]) if centred else np.zeros(0)
+    variance = tokens.var(ddof=1) if len(tokens) > 1 else 0.0
+    advantages = whitened_advantages(scores, lengths)
+    live = [value for group in advantages for value in group if value is not None]
+    expected = [(value - tokens.mean()) / math.sqrt(variance + 1e-8) for value, _ in centred]
+    assert live == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    missing = [[value is None for value in group] for group in advantages]
+    assert missing == [[reward is None for reward in group] for group in scores]
+
+
+def test_whitened_advantages_have_mean_zero_and_variance_one_over_tokens():
+    lengths = [[3, 50, 7], [20, 4]]
+    first, second = whitened_advantages([[1.0, 0.0, 0.5], [0.2, 0.9]], lengths)
+    tokens = np.repeat([*first, *second], [*lengths[0], *lengths[1]])
+    assert tokens.mean() == pytest.approx(0.0, abs=1e-12)
+    assert tokens.std(ddof=1) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_whitening_floor_holds_back_a_batch_in_which_hardly_anything_differs():
+    ((low, high),) = whitened_advantages([[0.80, 0.81]], [[4, 4]], std_floor=0.1)
+    assert (low, high) == pytest.approx((-0.05, 0.05))

@@ -19,7 +19,8 @@ from mixed_r1_ray.algo.aggregation import (
 from mixed_r1_ray.config import AlgoConfig
 
 LONGEST = 60
-LOSSES = [[1.0, 2.0], [4.0, 5.0, 6.0]]  # [[1, 2, 3], [4, 5, 6], [7, 8, 9]] under mask [[1, 1, 0], [1, 1, 1], [0, 0, 0]]
+# [[1, 2, 3], [4, 5, 6], [7, 8, 9]] under the mask [[1, 1, 0], [1, 1, 1], [0, 0, 0]]
+LOSSES = [[1.0, 2.0], [4.0, 5.0, 6.0]]
 
 
 def size_of(lengths: list[int]) -> BatchSize:

@@ -73,7 +73,7 @@ REFERENCE = torch.log_softmax(torch.tensor([1.3, 0.2, 1.0, -0.7], dtype=torch.fl
 
 
 def expected_gradient(estimator, weighted: bool) -> torch.Tensor:
-    """Of the estimate with respect to the policy's logits, in expectation over tokens that the policy sampled."""
+    """Of the estimate with respect to the policy's logits, in expectation over tokens of that policy."""
     logits = LOGITS.clone().requires_grad_()
     policy = torch.log_softmax(logits, 0)
     estimate = estimator(policy, REFERENCE)
@@ -112,5 +112,6 @@ def test_weighting_k2_biases_its_gradient():
 
 
 def test_importance_weights_are_those_of_the_old_policy():
-    values = importance_weighted(torch.tensor([2.0, 3.0]), torch.tensor([-1.0, -1.0]), torch.tensor([-1.5, -0.5]))
+    kl, new, old = torch.tensor([2.0, 3.0]), torch.tensor([-1.0, -1.0]), torch.tensor([-1.5, -0.5])
+    values = importance_weighted(kl, new, old)
     assert values.tolist() == pytest.approx([2 * math.exp(0.5), 3 * math.exp(-0.5)])

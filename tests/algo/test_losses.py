@@ -70,7 +70,8 @@ def test_on_policy_gradient_is_minus_the_advantage():
 
 
 double = dict(dtype=torch.float64)
-tokens = st.tuples(st.floats(-1.5, 1.5), st.floats(-4, 0), st.floats(-3, 3))  # log-ratio, old log-prob, advantage
+# log-ratio, old log-prob, advantage
+tokens = st.tuples(st.floats(-1.5, 1.5), st.floats(-4, 0), st.floats(-3, 3))
 responses = st.lists(st.lists(tokens, min_size=1, max_size=6), min_size=1, max_size=4)
 clips = st.floats(0.0001, 0.5)
 

@@ -225,3 +225,19 @@ def test_gradient_of_token_logprobs_matches_finite_differences():
         return token_logprobs(values, torch.tensor([1, 4]), (0, 5), temperature=0.7)[0]
 
     assert torch.autograd.gradcheck(chosen, (logits,))
+
+
+def test_entropy_has_its_own_gradient_only_where_it_is_asked_for():
+    logits = torch.tensor([[0.3, -1.0, 2.0, 0.4, 0.1]], dtype=torch.float64, requires_grad=True)
+    arguments = logits, torch.tensor([2]), (3,), 0.5
+    _, plain = token_logprobs(*arguments)
+    logprobs, entropy = token_logprobs(*arguments, entropy_gradient=True)
+    assert not plain.requires_grad and torch.equal(plain, entropy)
+    (gradient,) = torch.autograd.grad(entropy.sum(), logits)
+    weights = np.exp(np.array([0.3, -1.0, 2.0, 0.1]) / 0.5)
+    p = weights / weights.sum()  # dH/dlogit_j = -p_j (log p_j + H) / temperature
+    expected = -p * (np.log(p) - (p * np.log(p)).sum()) / 0.5
+    assert gradient[0, [0, 1, 2, 4]].tolist() == pytest.approx(expected.tolist(), abs=1e-9)
+    assert gradient[0, 3].item() == pytest.approx(0.0, abs=1e-9)
+    with torch.no_grad():
+        assert not token_logprobs(*arguments, entropy_gradient=True)[1].requires_grad

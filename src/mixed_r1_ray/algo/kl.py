@@ -25,17 +25,17 @@ MAX_LOG_RATIO = 20.0  # k3 grows as exp; the field clamps here
 
 
 def k1(logprobs: torch.Tensor, reference_logprobs: torch.Tensor) -> torch.Tensor:
-    """-d: the log-ratio itself; verl's `kl`. Not clamped: it cannot overflow."""
+    """-d: the log-ratio itself; verl alike. Not clamped: it cannot overflow."""
     return logprobs - reference_logprobs
 
 
 def k2(logprobs: torch.Tensor, reference_logprobs: torch.Tensor) -> torch.Tensor:
-    """d^2 / 2; verl's `mse`. Not clamped: a clamp would end its gradient where it is needed most."""
+    """d^2 / 2; verl alike. Not clamped: a clamp would end its gradient where it is needed most."""
     return (logprobs - reference_logprobs).square() / 2
 
 
 def k3(logprobs: torch.Tensor, reference_logprobs: torch.Tensor) -> torch.Tensor:
-    """exp(d) - d - 1, d clamped to +-20: unbiased and never negative; verl's `low_var_kl`, TRL's only one.
+    """exp(d) - d - 1, d clamped to +-20: unbiased and never negative; TRL's only estimator.
 
     expm1 keeps it exact near zero, where a float32 exp(d) - 1 would be noise of 1e-7. verl clamps d alike,
     and then the result to +-10; TRL clamps nothing.
