@@ -34,7 +34,9 @@ def cluster():
         yield
 
 
-def picture(width: int = 40, height: int = 30, file_format: str = "JPEG", mode: str = "RGB", **options) -> bytes:
+def picture(
+    width: int = 40, height: int = 30, file_format: str = "JPEG", mode: str = "RGB", **options
+) -> bytes:
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
     Image.fromarray(noise).convert(mode).save(buffer, file_format, **options)
@@ -95,7 +97,11 @@ def test_good_records_have_no_fault(tmp_path, changes):
         (images(PICTURE, b"<html>404</html>"), "images", "picture 1 cannot be decoded"),
         (images(picture(1, 1)), "images", "has 1x1 pixels; 8 a side are the least"),
         (images(bomb()), "images", "picture 0 "),
-        ({"image_sizes": [{"width": 30, "height": 40}]}, "image_sizes", r"says \[\(30, 40\)\], the pictures have \[\(40, 30\)\]"),
+        (
+            {"image_sizes": [{"width": 30, "height": 40}]},
+            "image_sizes",
+            r"says \[\(30, 40\)\], the pictures have \[\(40, 30\)\]",
+        ),
         (images(b""), "images", "picture 0 holds no bytes"),
         ({"images": None}, "images", "is null"),
         ({"answer": ""}, "answer", "is empty"),
@@ -107,13 +113,17 @@ def test_good_records_have_no_fault(tmp_path, changes):
         ({"reward_type": "iou", "answer": "[30, 2, 1, 20]"}, "answer", "x1 < x2"),
         ({"reward_type": "iou", "answer": "[1, 2, NaN, 20]"}, "answer", ""),
         ({"reward_type": "iou", "answer": "[1, 2, 60, 20]"}, "answer", "outside the image, 40 x 30"),
-        (images(PICTURE) | {"reward_type": "iou", "answer": "[1, 2, 60, 20]"}, "answer", "outside the image, 40 x 30"),
+        (
+            images(PICTURE) | {"reward_type": "iou", "answer": "[1, 2, 60, 20]"},
+            "answer",
+            "outside the image, 40 x 30",
+        ),
         (images() | {"reward_type": "iou", "answer": "[1, 2, 60, 20]"}, "images", "a box is in no picture"),
         ({"meta": '{"pass_rate": NaN}'}, "meta", "holds NaN"),
         ({"meta": "{"}, "meta", "is not JSON"),
         ({"question": "Is it red? Answer: yes"}, "question", "gives its answer away"),
     ],
-)  # fmt: skip
+)
 def test_each_fault_is_named_by_field_and_reason(tmp_path, changes, field, reason):
     found = fault_of(tmp_path, **changes)
     assert found is not None and found[0] == field
@@ -131,7 +141,11 @@ def test_text_that_is_not_utf8_costs_its_row_only(tmp_path):
     column = table.schema.get_field_index("question")
     pq.write_table(table.set_column(column, "question", broken), tmp_path / "a.parquet")
     checked = list(check_rows(RecordPart(tmp_path / "a.parquet", 0, 1, 0, 3), {}, None))
-    assert [row.fault and (row.fault.row, row.fault.reason) for row in checked] == [None, (1, "is not UTF-8"), None]
+    assert [row.fault and (row.fault.row, row.fault.reason) for row in checked] == [
+        None,
+        (1, "is not UTF-8"),
+        None,
+    ]
 
 
 def write_set(folder: Path) -> None:
@@ -189,7 +203,11 @@ def test_a_run_that_was_killed_goes_on_with_the_same_result(tmp_path, cluster):
 
 def test_prompts_that_do_not_fit_are_faults(tmp_path, cluster, tiny_checkpoints):
     write_records(tmp_path / "a.parquet", [GOOD, replace(GOOD, id="long", question="red " * 200)])
-    words = [f"model.path={tiny_checkpoints['internvl']}", "model.max_length=200", "rollout.max_new_tokens=64"]
+    words = [
+        f"model.path={tiny_checkpoints['internvl']}",
+        "model.max_length=200",
+        "rollout.max_new_tokens=64",
+    ]
     summary = check(tmp_path, load_config(words, conf_needed=False))
     (fault,) = summary.named["shapes", "question"]
     assert fault.id == "long" and "leaves 136" in fault.reason

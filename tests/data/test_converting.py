@@ -12,8 +12,8 @@ from PIL import Image
 
 from mixed_r1_ray.data.__main__ import main
 from mixed_r1_ray.data.converters import own, parts
-from mixed_r1_ray.data.converting import Conversion, chosen, convert
 from mixed_r1_ray.data.converters.base import Row
+from mixed_r1_ray.data.converting import Conversion, chosen, convert
 from mixed_r1_ray.data.shards import finished_shards
 from mixed_r1_ray.data.tasks import ray_for_data, run_tasks
 from mixed_r1_ray.errors import UserError
@@ -84,7 +84,9 @@ def test_a_changed_input_and_fewer_rows_leave_no_stale_shard(rows, tmp_path):
 
 def test_nothing_convertible_is_an_error_with_the_reasons(rows, tmp_path):
     (rows / "a.png").unlink()
-    with pytest.raises(UserError, match=r"no row of jsonl makes a record.*its picture is not there \(5 rows\)"):
+    with pytest.raises(
+        UserError, match=r"no row of jsonl makes a record.*its picture is not there \(5 rows\)"
+    ):
         convert(conversion(rows, tmp_path / "out"))
 
 

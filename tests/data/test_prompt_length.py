@@ -12,7 +12,12 @@ from mixed_r1_ray.vlm.families import load_adapter
 
 @pytest.fixture(scope="module")
 def lengths(checkpoint) -> PromptLengths:
-    words = [f"model.path={checkpoint}", "model.max_length=200", "rollout.max_new_tokens=64", "data.system=Be brief."]
+    words = [
+        f"model.path={checkpoint}",
+        "model.max_length=200",
+        "rollout.max_new_tokens=64",
+        "data.system=Be brief.",
+    ]
     config = load_config([*words, "data.template=Look. {question} Think."], conf_needed=False)
     return PromptLengths(load_adapter(config.model), config)
 
@@ -28,7 +33,9 @@ def test_lengths_are_those_of_the_processor(lengths, question, sizes):
 
 def test_a_prompt_that_leaves_no_room_says_the_sum(lengths):
     fault = lengths.find_fault("red " * 150, ((112, 112),))
-    assert fault[0] == "question" and "model.max_length 200 - rollout.max_new_tokens 64 leaves 136" in fault[1]
+    assert (
+        fault[0] == "question" and "model.max_length 200 - rollout.max_new_tokens 64 leaves 136" in fault[1]
+    )
     assert lengths.find_fault("red?", ((112, 112),)) is None
 
 

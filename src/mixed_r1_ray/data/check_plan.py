@@ -34,7 +34,9 @@ def plan_check(files: Sequence[Path]) -> tuple[list[RecordPart], list[Fault]]:
                 parts.append(RecordPart(file, first, index + 1, row, held))
                 first, row, held = index + 1, row + held, 0
     if not parts:
-        raise UserError(f"{files[0].parent}: holds no record that can be read. {faults[0].reason if faults else ''}")
+        raise UserError(
+            f"{files[0].parent}: holds no record that can be read. {faults[0].reason if faults else ''}"
+        )
     return parts, faults
 
 
@@ -55,7 +57,9 @@ def _row_groups(file: Path) -> list[int]:
 
 
 def find_duplicates(parts: Sequence[RecordPart]) -> dict[tuple[Path, int], str]:
-    """(file, row) of each record whose id an earlier one has -> where that one is. Eight bytes a row are held."""
+    """(file, row) of each record whose id an earlier one has -> where that one is. Eight bytes a row are
+    held.
+    """
     digests, starts = [], [0]
     for part in parts:
         digests.append(_id_digests(part))
@@ -94,4 +98,8 @@ def _digest(value: bytes) -> int:
 
 def of_part(duplicates: dict[tuple[Path, int], str], part: RecordPart) -> dict[int, str]:
     rows = range(part.row, part.row + part.num_rows)
-    return {row: duplicates[part.file, row] for row in rows if (part.file, row) in duplicates} if duplicates else {}
+    return (
+        {row: duplicates[part.file, row] for row in rows if (part.file, row) in duplicates}
+        if duplicates
+        else {}
+    )

@@ -21,8 +21,8 @@ from mixed_r1_ray.data.record_check import Fault, RecordPart, check_rows
 from mixed_r1_ray.data.shards import (
     ShardWriter,
     file_fingerprint,
-    finished_shard,
     fingerprint,
+    finished_shard,
     prepare_folder,
 )
 from mixed_r1_ray.data.tasks import ray_for_data, run_tasks
@@ -66,9 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0 where no record has a fault or --drop wrote those without, 1 where some have."""
     arguments = _parser().parse_intermixed_args(argv)
     start = time.monotonic()
-    summary = check(
-        arguments.folder, _config(arguments), arguments.drop, arguments.num_cpus, say=_say
-    )
+    summary = check(arguments.folder, _config(arguments), arguments.drop, arguments.num_cpus, say=_say)
     print_summary(summary, f"{arguments.folder}: {sum(summary.sources.values()):,} records, "
                   f"{time.monotonic() - start:.1f} s")  # fmt: skip
     if arguments.drop:
@@ -86,8 +84,8 @@ def check(
     """Checks all record files of `folder`, one Ray task about a thousand rows.
 
     config: of the run whose prompts must fit; None leaves lengths out. drop: a folder for the records without
-    fault and `dropped.jsonl`; a call that was cut off goes on there. Raises UserError where no file can be read
-    at all, and where the disk is full.
+    fault and `dropped.jsonl`; a call that was cut off goes on there. Raises UserError where no file can be
+    read at all, and where the disk is full.
     """
     if drop is not None and drop.resolve() == (folder if folder.is_dir() else folder.parent).resolve():
         raise UserError(f"--drop {drop}: is the folder that is read; name another")
@@ -114,7 +112,9 @@ def check(
     for result in ordered:
         summary.add(result)
     if drop is not None:
-        lines = (json.dumps(asdict(fault), ensure_ascii=False) for result in ordered for fault in result.faults)
+        lines = (
+            json.dumps(asdict(fault), ensure_ascii=False) for result in ordered for fault in result.faults
+        )
         atomic.write_text(drop / DROPPED, "".join(f"{line}\n" for line in lines))
     return summary
 
@@ -126,7 +126,12 @@ def check_part(
     if shard is None:
         return number, _check_part(part, duplicates, config, lambda record: None)
     made_of = fingerprint(
-        _code_version(), file_fingerprint(part.file), part.first, part.last, sorted(duplicates.items()), repr(config)
+        _code_version(),
+        file_fingerprint(part.file),
+        part.first,
+        part.last,
+        sorted(duplicates.items()),
+        repr(config),
     )
     finished = finished_shard(shard, made_of)
     if finished is None:
@@ -138,7 +143,9 @@ def check_part(
     return number, PartResult(finished.details["sources"], faults)
 
 
-def _check_part(part: RecordPart, duplicates: dict[int, str], config: Config | None, keep: Callable) -> PartResult:
+def _check_part(
+    part: RecordPart, duplicates: dict[int, str], config: Config | None, keep: Callable
+) -> PartResult:
     lengths = None if config is None else _prompt_lengths(repr(config), config)
     sources: Counter[str] = Counter()
     faults = []
@@ -196,7 +203,12 @@ def print_summary(summary: Summary, title: str) -> None:
     if not summary.kinds:
         return
     table = Table(title="faults", title_justify="left")
-    for name, justify in (("source", "left"), ("field", "left"), ("rows", "right"), ("the first ones", "left")):
+    for name, justify in (
+        ("source", "left"),
+        ("field", "left"),
+        ("rows", "right"),
+        ("the first ones", "left"),
+    ):
         table.add_column(name, justify=justify)
     for (source, name), count in sorted(summary.kinds.items()):
         rows = "\n".join(_describe(fault) for fault in summary.named[source, name])
@@ -213,7 +225,9 @@ def _config(arguments: argparse.Namespace) -> Config | None:
     """The configuration whose prompts must fit; None where neither --model nor --conf is given."""
     if arguments.model is None and arguments.conf is None:
         if arguments.settings:
-            raise UserError(f"{arguments.settings[0]}: bears on lengths, which are checked with --model or --conf")
+            raise UserError(
+                f"{arguments.settings[0]}: bears on lengths, which are checked with --model or --conf"
+            )
         return None
     conf = [f"conf={arguments.conf}"] if arguments.conf else []
     model = [f"model.path={arguments.model}"] if arguments.model else []
@@ -231,11 +245,15 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m mixed_r1_ray.data check records --conf internvl_2b --drop clean",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder of Parquet files, or one file")
-    parser.add_argument("--model", metavar="FOLDER", help="checkpoint whose prompts must fit; the same as model.path=…")
+    parser.add_argument(
+        "--model", metavar="FOLDER", help="checkpoint whose prompts must fit; the same as model.path=…"
+    )
     parser.add_argument("--conf", metavar="NAME", help="configuration of the run whose prompts must fit")
     parser.add_argument(
         "settings", nargs="*", metavar="KEY=VALUE", help="of that configuration: model.max_length=4096"
     )
-    parser.add_argument("--drop", type=Path, metavar="OUT", help="writes records without fault, and dropped.jsonl")
+    parser.add_argument(
+        "--drop", type=Path, metavar="OUT", help="writes records without fault, and dropped.jsonl"
+    )
     parser.add_argument("--num-cpus", type=int, metavar="N", help="of a Ray that is started here [all]")
     return parser

@@ -18,7 +18,7 @@ from mixed_r1_ray.data.converters.base import Converter, Example, Row, Skip
 from mixed_r1_ray.data.converters.parts import Part, plan_parts
 from mixed_r1_ray.data.converters.pictures import PictureFolder
 from mixed_r1_ray.data.schema import Record
-from mixed_r1_ray.data.shards import Shard, ShardWriter, finished_shard, fingerprint, prepare_folder
+from mixed_r1_ray.data.shards import Shard, ShardWriter, fingerprint, finished_shard, prepare_folder
 from mixed_r1_ray.data.tasks import ray_for_data, run_tasks
 from mixed_r1_ray.errors import UserError
 
@@ -48,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if not 0 < arguments.fraction <= 1:
         raise UserError(f"--fraction {arguments.fraction:g}: must be above 0 and at most 1")
-    converter = find_converter(arguments.source, _pairs("--map", arguments.map), _pairs("--set", arguments.set))
+    converter = find_converter(
+        arguments.source, _pairs("--map", arguments.map), _pairs("--set", arguments.set)
+    )
     conversion = Conversion(
         converter,
         arguments.folder,
@@ -66,8 +68,8 @@ def convert(
 ) -> list[Shard]:
     """Writes the shards that are not finished yet, one Ray task each; all of them, in order.
 
-    Raises UserError where nothing can be read, where no row makes a record, and where the disk is full; what is
-    finished stays, and the next call goes on from there.
+    Raises UserError where nothing can be read, where no row makes a record, and where the disk is full; what
+    is finished stays, and the next call goes on from there.
     """
     shards: dict[int, Shard] = {}
     names = [path.name for path in conversion.out.glob(f"{conversion.prefix}*.parquet")]
@@ -75,21 +77,30 @@ def convert(
     began = spoken = time.monotonic()
     with ray_for_data(num_cpus):
         calls = _unfinished(conversion, shards)
-        for number, shard in run_tasks(write_part, calls, what=f"a task that converts {conversion.converter.name}"):
+        for number, shard in run_tasks(
+            write_part, calls, what=f"a task that converts {conversion.converter.name}"
+        ):
             shards[number] = shard
             if time.monotonic() - spoken > SPEAK_EVERY_S:
                 spoken = time.monotonic()
                 done = sum(shard.num_rows for shard in shards.values())
-                say(f"{conversion.prefix[:-1]}: {len(shards)} shards, {done:,} records in {spoken - began:.0f} s")
+                say(
+                    f"{conversion.prefix[:-1]}: {len(shards)} shards, {done:,} records "
+                    f"in {spoken - began:.0f} s"
+                )
     made = [shards[number] for number in sorted(shards)]
     if not any(shard.num_rows for shard in made):
-        raise UserError(f"{conversion.folder}: no row of {conversion.converter.name} makes a record. {_reasons(made)}")
+        raise UserError(
+            f"{conversion.folder}: no row of {conversion.converter.name} makes a record. {_reasons(made)}"
+        )
     prepare_folder(conversion.out, [shard.name for shard in made], prefix=conversion.prefix)
     return made
 
 
 def write_part(conversion: Conversion, part: Part, number: int, made_of: str) -> tuple[int, Shard]:
-    """The task: one part becomes one shard. Rows that make no record are counted by reason, the first ones named."""
+    """The task: one part becomes one shard. Rows that make no record are counted by reason, the first ones
+    named.
+    """
     skipped: Counter[str] = Counter()
     examples: dict[str, list[str]] = {}
     sources: Counter[str] = Counter()
@@ -137,12 +148,16 @@ def _record(example: Example, row: Row, conversion: Conversion, loaded: list) ->
         question=example.question,
         answer=example.answer,
         choices=example.choices,
-        meta=json.dumps({name: value for name, value in example.meta.items() if value is not None}, ensure_ascii=False),
+        meta=json.dumps(
+            {name: value for name, value in example.meta.items() if value is not None}, ensure_ascii=False
+        ),
     )
 
 
 def chosen(row: Row, fraction: float) -> bool:
-    """Whether a row belongs to the share that is taken: by a hash of its key, so that it never depends on others."""
+    """Whether a row belongs to the share that is taken: by a hash of its key, so that it never depends on
+    others.
+    """
     if fraction >= 1:
         return True
     digest = hashlib.blake2b(f"{row.file}\0{row.key}".encode(), digest_size=8).digest()
@@ -154,8 +169,13 @@ def shard_name(conversion: Conversion, number: int) -> str:
 
 
 def _unfinished(conversion: Conversion, finished: dict[int, Shard]) -> Iterator[tuple]:
-    """Arguments of `write_part` for every part whose shard is not there; the others are put into `finished`."""
-    settings = (conversion.converter.name, vars(conversion.converter), str(conversion.images), conversion.fraction)
+    """Arguments of `write_part` for each part without a shard; shards that are there go into `finished`."""
+    settings = (
+        conversion.converter.name,
+        vars(conversion.converter),
+        str(conversion.images),
+        conversion.fraction,
+    )
     for number, part in enumerate(plan_parts(conversion.converter, conversion.folder, conversion.split)):
         made_of = fingerprint(_code_version(), settings, part.identity())
         shard = finished_shard(conversion.out / shard_name(conversion, number), made_of)
@@ -187,7 +207,9 @@ def print_summary(conversion: Conversion, shards: Sequence[Shard]) -> None:
     skipped = _total(shards, "skipped")
     if not skipped:
         return
-    table = Table(title=f"left out: {sum(skipped.values()):,} rows of {conversion.converter.name}", title_justify="left")
+    table = Table(
+        title=f"left out: {sum(skipped.values()):,} rows of {conversion.converter.name}", title_justify="left"
+    )
     for name, justify in (("reason", "left"), ("rows", "right"), ("the first ones", "left")):
         table.add_column(name, justify=justify)
     for reason, count in skipped.most_common():
@@ -202,7 +224,11 @@ def _total(shards: Sequence[Shard], name: str) -> Counter[str]:
 
 def _reasons(shards: Sequence[Shard]) -> str:
     reasons = _total(shards, "skipped").most_common(5)
-    return "Reasons: " + "; ".join(f"{reason} ({count:,} rows)" for reason, count in reasons) if reasons else "It is empty."
+    return (
+        "Reasons: " + "; ".join(f"{reason} ({count:,} rows)" for reason, count in reasons)
+        if reasons
+        else "It is empty."
+    )
 
 
 def _pairs(option: str, words: Sequence[str]) -> dict[str, str]:
@@ -220,16 +246,28 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m mixed_r1_ray.data convert",
         description="Turns one public dataset, or your own rows, into shards of records.",
-        epilog="example: python -m mixed_r1_ray.data convert aokvqa --from aokvqa --images coco --out records",
+        epilog="example: python -m mixed_r1_ray.data convert aokvqa --from aokvqa --images coco --out out",
     )
     parser.add_argument("source", metavar="SOURCE", help=", ".join(CONVERTERS))
-    parser.add_argument("--from", dest="folder", type=Path, required=True, metavar="DIR", help="where its files are")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="several sources may share one")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="where its pictures are, if elsewhere [--from]")
-    parser.add_argument("--split", default="train", help="[train]")
-    parser.add_argument("--fraction", type=float, default=1.0, metavar="F", help="share of the rows to take [1]")
     parser.add_argument(
-        "--map", nargs="+", default=[], metavar="FIELD=COLUMN", help="jsonl, parquet: which column a field is in"
+        "--from", dest="folder", type=Path, required=True, metavar="DIR", help="where its files are"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="several sources may share one"
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="where its pictures are, if elsewhere [--from]"
+    )
+    parser.add_argument("--split", default="train", help="[train]")
+    parser.add_argument(
+        "--fraction", type=float, default=1.0, metavar="F", help="share of the rows to take [1]"
+    )
+    parser.add_argument(
+        "--map",
+        nargs="+",
+        default=[],
+        metavar="FIELD=COLUMN",
+        help="jsonl, parquet: which column a field is in",
     )
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="FIELD=VALUE", help="jsonl, parquet: one value for all rows"

@@ -12,16 +12,19 @@ from mixed_r1_ray.rewards.parse import normalise
 
 MIN_CAPTION_WORDS = 4  # shorter golds of captions may stand in a question by chance (choice)
 _TAG = re.compile(r"<answer>(.+?)</answer>|\\boxed\{([^{}]+)\}", re.IGNORECASE | re.DOTALL)
-_SAID = re.compile(r"(?:correct |right |final |gold )?(?:answer|solution)(?:\s*:|\s+is:?)\s+(.+)", re.IGNORECASE)
+_SAID = re.compile(
+    r"(?:correct |right |final |gold )?(?:answer|solution)(?:\s*:|\s+is:?)\s+(.+)", re.IGNORECASE
+)
 _LETTER = re.compile(r"[(\[]?([A-Za-z])(?:[)\].:]|$)")
 
 
 def find_giveaway(reward_type: str, question: str, answer: str, choices: Sequence[str] | None) -> str | None:
     """How the question gives its answer away, or None.
 
-    It does where it says `the answer is …` or `answer: …`, `<answer>…</answer>` or `\\boxed{…}` with the gold; where
-    the caption to be written stands in it; and where the box to be found does. That the gold is one of the options
-    that are listed, or a word of the question (`is it black or white?`), is no fault (choice).
+    It does where it says `the answer is …` or `answer: …`, `<answer>…</answer>` or `\\boxed{…}` with the
+    gold; where the caption to be written stands in it; and where the box to be found does. That the gold is
+    one of the options that are listed, or a word of the question (`is it black or white?`), is no fault
+    (choice).
     """
     golds = _forms(reward_type, answer, choices)
     for found in _TAG.finditer(question):
@@ -56,7 +59,9 @@ def _forms(reward_type: str, answer: str, choices: Sequence[str] | None) -> set[
 
 
 def _says(rest: str, golds: set[str]) -> bool:
-    """Whether what follows `answer is` begins with a gold: all of it, its first sentence, or its option's letter."""
+    """Whether what follows `answer is` begins with a gold: all of it, its first sentence, or its option's
+    letter.
+    """
     letter = _LETTER.match(rest.strip())
     heads = {normalise(rest), normalise(re.split(r"[.;,]\s|[.;]$", rest, maxsplit=1)[0])}
     return bool(heads & golds) or bool(letter and letter[1].casefold() in golds)

@@ -51,8 +51,8 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
             with Image.open(io.BytesIO(data)) as picture:
                 if picture.width * picture.height > MAX_PIXELS or max(picture.size) > MAX_SIDE:
                     raise ImageError(
-                        f"has {picture.width}x{picture.height} pixels; at most {MAX_PIXELS}, and {MAX_SIDE} a side, "
-                        "are decoded"
+                        f"has {picture.width}x{picture.height} pixels; at most {MAX_PIXELS}, and {MAX_SIDE} "
+                        "a side, are decoded"
                     )
                 yield picture
     except ImageError:

@@ -16,7 +16,8 @@ class PromptLengths:
     """Lengths of the prompts that a run of this configuration would make.
 
     The number of tokens of a picture depends on its size alone, and placeholders are special tokens, which no
-    text merges with: so a length is that of the text plus what pictures of these sizes add. Both are remembered.
+    text merges with: so a length is that of the text plus what pictures of these sizes add. Both are
+    remembered.
     """
 
     def __init__(self, adapter: VLMAdapter, config: Config):
@@ -27,7 +28,9 @@ class PromptLengths:
         self._text_length = lru_cache(maxsize=4096)(self._count_text)
 
     def length(self, question: str, sizes: Sizes) -> int:
-        """Tokens of the prompt. sizes: (width, height) of its pictures. Raises ValueError for what cannot be one."""
+        """Tokens of the prompt. sizes: (width, height) of its pictures. Raises ValueError for what cannot be
+        one.
+        """
         return self._text_length(question, len(sizes)) + self._added_by(sizes)
 
     def find_fault(self, question: str, sizes: Sizes) -> tuple[str, str] | None:

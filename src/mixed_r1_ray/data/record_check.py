@@ -35,7 +35,7 @@ class RecordPart:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A record that cannot be used. `row` None: a whole file; num_rows: how many rows it costs, where known."""
+    """A record that cannot be used. row None: a whole file; num_rows: how many it costs, where known."""
 
     file: str
     row: int | None
@@ -118,7 +118,9 @@ def _check_pictures(values: dict) -> Sizes:
         except ImageError as error:
             raise _Faulty("images", f"picture {number} {error}") from None
         if min(width, height) < MIN_SIDE:
-            raise _Faulty("images", f"picture {number} has {width}x{height} pixels; {MIN_SIDE} a side are the least")
+            raise _Faulty(
+                "images", f"picture {number} has {width}x{height} pixels; {MIN_SIDE} a side are the least"
+            )
         sizes.append((width, height))
     stated = [(size["width"], size["height"]) for size in values.get("image_sizes") or []]
     if stated and stated != sizes:

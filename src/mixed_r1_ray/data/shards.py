@@ -1,8 +1,8 @@
 """Parquet shards that are whole or not there, each with a marker that says what it was made of.
 
-A shard is written under a temporary name and renamed; then its marker appears as `.done/NAME.json` in the same
-folder. Who comes again with the same `made_of` finds the marker and need not write the shard again, so that a
-killed run continues with the first shard that is not finished.
+A shard is written under a temporary name and renamed; then its marker appears as `.done/NAME.json` in the
+same folder. Who comes again with the same `made_of` finds the marker and need not write the shard again, so
+that a killed run continues with the first shard that is not finished.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Shard:
 class ShardWriter:
     """Writes one shard, a row group at a time; use it as a context manager.
 
-    Where the block ends well the shard and its marker are in place and `shard` describes them; where it raises
-    nothing of it is left. Raises UserError where the disk is full or may not be written.
+    Where the block ends well the shard and its marker are in place and `shard` describes them; where it
+    raises nothing of it is left. Raises UserError where the disk is full or may not be written.
     """
 
     def __init__(self, path: Path, made_of: str, schema: pa.Schema = SCHEMA):
@@ -76,7 +76,7 @@ class ShardWriter:
             self._flush()
 
     def add_table(self, table: pa.Table) -> None:
-        """Rows that are Arrow already, in the writer's schema; pictures are never turned into Python objects."""
+        """Rows that are Arrow already, in the writer's schema; pictures never become Python objects."""
         self._flush()
         self._write(table.cast(self.schema))
 
@@ -121,7 +121,7 @@ class ShardWriter:
 
 
 def finished_shard(path: Path, made_of: str | None = None) -> Shard | None:
-    """The shard at `path` if it is whole, by marker and size, and was made of `made_of` (None: of anything)."""
+    """The shard at `path` if it is whole, by marker and size, and was made of `made_of` (None: anything)."""
     try:
         shard = Shard(**json.loads(_marker(path).read_text(encoding="utf-8")))
         whole = path.stat().st_size == shard.num_bytes
@@ -137,10 +137,12 @@ def finished_shards(folder: Path) -> list[Shard]:
 
 
 def prepare_folder(folder: Path, names: Iterable[str], prefix: str = "") -> None:
-    """Makes `folder` ready for shards of these names: removes half-written files and shards of an earlier plan.
+    """Makes `folder` ready for shards of these names: removes half-written files and shards of an earlier
+    plan.
 
-    Only what carries a marker is removed. Raises UserError for a Parquet file that has none and is not planned:
-    somebody else put it there. prefix: files whose names begin otherwise are somebody else's and left alone.
+    Only what carries a marker is removed. Raises UserError for a Parquet file that has none and is not
+    planned: somebody else put it there. prefix: files whose names begin otherwise are somebody else's and
+    left alone.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder to write to")
@@ -186,5 +188,7 @@ def _close_quietly(writer: pq.ParquetWriter) -> None:
 
 def _explained(error: OSError, path: Path) -> UserError:
     full = error.errno in DISK_FULL
-    advice = "free some space and run it again: what is finished is kept" if full else "nothing of it was written"
+    advice = (
+        "free some space and run it again: what is finished is kept" if full else "nothing of it was written"
+    )
     return UserError(f"{path}: cannot be written ({error.strerror or error}); {advice}")

@@ -42,7 +42,9 @@ def ray_for_data(num_cpus: int | None = None) -> Iterator[None]:
     try:
         ray.init(**chosen, log_to_driver=False, logging_level=logging.ERROR)
     except (ValueError, ConnectionError) as error:
-        raise UserError(f"Ray: {'cannot be joined at ' + address if address else 'does not start here'}: {error}") from None
+        raise UserError(
+            f"Ray: {'cannot be joined at ' + address if address else 'does not start here'}: {error}"
+        ) from None
     try:
         yield
     finally:
@@ -52,8 +54,8 @@ def ray_for_data(num_cpus: int | None = None) -> Iterator[None]:
 def run_tasks(function: Callable, calls: Iterable[tuple], what: str) -> Iterator[Any]:
     """function(*call) of every call, as they end; no more are under way than the CPUs keep busy.
 
-    A task whose process dies is run again by Ray. Raises the UserError that a task raised, and ActorFailure for
-    all else that goes wrong in one.
+    A task whose process dies is run again by Ray. Raises the UserError that a task raised, and ActorFailure
+    for all else that goes wrong in one.
     """
     import ray
 

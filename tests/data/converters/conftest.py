@@ -14,7 +14,9 @@ from mixed_r1_ray.rewards import validate_gold
 
 @pytest.fixture
 def run(tmp_path):
-    """run(name, folder, …) -> (records by id, reasons of rows left out); every gold is one that can be scored."""
+    """run(name, folder, …) -> (records by id, reasons of rows left out); every gold is one that can be
+    scored.
+    """
 
     def convert(name, folder, split="train", images=None, mapping={}, constants={}, fraction=1.0):
         converter = find_converter(name, mapping, constants)

@@ -48,7 +48,13 @@ def test_chartqa_hub_labels_are_lists(tmp_path, run):
 def test_plotqa_numbers_texts_and_yes_no(tmp_path, run):
     answers = [2010.0, 15.23333333334, "Yes", "Brazil", 0, float("nan")]
     pairs = [
-        {"image_index": 5, "qid": str(n), "question_string": "What?", "answer": answer, "template": "data_retrieval"}
+        {
+            "image_index": 5,
+            "qid": str(n),
+            "question_string": "What?",
+            "answer": answer,
+            "template": "data_retrieval",
+        }
         for n, answer in enumerate(answers)
     ]
     put_json(tmp_path / "train/qa_pairs_V2.json", {"info": [1], "qa_pairs": pairs})
@@ -61,13 +67,18 @@ def test_plotqa_numbers_texts_and_yes_no(tmp_path, run):
 
 
 def test_a_cut_annotation_file_is_named(tmp_path, run):
-    put_json(tmp_path / "train/qa_pairs.json", {"qa_pairs": [{"image_index": 5, "question_string": "?", "answer": 1}]})
+    put_json(
+        tmp_path / "train/qa_pairs.json",
+        {"qa_pairs": [{"image_index": 5, "question_string": "?", "answer": 1}]},
+    )
     path = tmp_path / "train/qa_pairs.json"
     path.write_text(path.read_text()[:-5])
     with pytest.raises(UserError, match=r"qa_pairs\.json: ends in the middle"):
         run("plotqa", tmp_path)
 
 
-@pytest.mark.parametrize("label, text", [(True, "Yes"), (1e6, "1000000"), (" a ", "a"), ([["x"], "y"], '["x", "y"]')])
+@pytest.mark.parametrize(
+    "label, text", [(True, "Yes"), (1e6, "1000000"), (" a ", "a"), ([["x"], "y"], '["x", "y"]')]
+)
 def test_labels_as_text(label, text):
     assert chart_answer(label) == text

@@ -20,10 +20,23 @@ def test_scienceqa_rows_without_a_picture_are_left_out_and_hints_go_ahead(tmp_pa
             "split": "train",
             "solution": "The bat, because ...",
         },
-        "7": {"question": "2 + 2?", "choices": ["4", "5"], "answer": 0, "hint": "", "image": None, "split": "train"},
-        "9": {"question": "Held out?", "choices": ["a cat", "no"], "answer": 0, "hint": "", "image": "image.png",
-              "split": "test"},
-    }  # fmt: skip
+        "7": {
+            "question": "2 + 2?",
+            "choices": ["4", "5"],
+            "answer": 0,
+            "hint": "",
+            "image": None,
+            "split": "train",
+        },
+        "9": {
+            "question": "Held out?",
+            "choices": ["a cat", "no"],
+            "answer": 0,
+            "hint": "",
+            "image": "image.png",
+            "split": "test",
+        },
+    }
     put_json(tmp_path / "problems.json", problems)
     put_json(tmp_path / "pid_splits.json", {"train": ["4", "7"], "test": ["9"]})
     put_picture(tmp_path / "images/train/4/image.png", 20, 10)
@@ -60,16 +73,34 @@ def test_ai2d_letters_of_the_diagram_use_its_lettered_picture_and_no_letters_of_
             "imageName": "7.png",
             "questions": {
                 "Which label shows the leaf?": {
-                    "abcLabel": True, "answerTexts": ["F", "B", "A", "C"], "correctAnswer": 1, "questionId": "7.png-0",
+                    "abcLabel": True,
+                    "answerTexts": ["F", "B", "A", "C"],
+                    "correctAnswer": 1,
+                    "questionId": "7.png-0",
                 },
                 "What eats grass?": {
-                    "abcLabel": False, "answerTexts": ["owl", "cow", "B"], "correctAnswer": 1, "questionId": "7.png-1",
+                    "abcLabel": False,
+                    "answerTexts": ["owl", "cow", "B"],
+                    "correctAnswer": 1,
+                    "questionId": "7.png-1",
                 },
             },
         },
-    )  # fmt: skip
-    put_json(tmp_path / "ai2d/questions/9.png.json", {"imageName": "9.png", "questions": {"Q?": {
-        "abcLabel": False, "answerTexts": ["x1", "y1"], "correctAnswer": 0, "questionId": "9.png-0"}}})  # fmt: skip
+    )
+    put_json(
+        tmp_path / "ai2d/questions/9.png.json",
+        {
+            "imageName": "9.png",
+            "questions": {
+                "Q?": {
+                    "abcLabel": False,
+                    "answerTexts": ["x1", "y1"],
+                    "correctAnswer": 0,
+                    "questionId": "9.png-0",
+                }
+            },
+        },
+    )
     (tmp_path / "ai2d/ai2d_test_ids.csv").write_text("9\n")
     put_picture(tmp_path / "ai2d/abc_images/7.png", 30, 20)
     put_picture(tmp_path / "ai2d/images/7.png", 31, 21)
@@ -97,9 +128,17 @@ def test_ai2d_hub_answers_are_indices_as_text(tmp_path, run):
 
 
 def test_aokvqa_takes_the_right_choice_and_leaves_out_rows_without_one(tmp_path, run):
-    row = {"image_id": 299207, "question_id": "22Mex", "question": "What awaits he?", "choices": ["skateboarder",
-           "train", "delivery", "cab"], "correct_choice_idx": 3, "direct_answers": ["ride"] * 10}  # fmt: skip
-    hidden = {name: value for name, value in row.items() if name not in ("correct_choice_idx", "direct_answers")}
+    row = {
+        "image_id": 299207,
+        "question_id": "22Mex",
+        "question": "What awaits he?",
+        "choices": ["skateboarder", "train", "delivery", "cab"],
+        "correct_choice_idx": 3,
+        "direct_answers": ["ride"] * 10,
+    }
+    hidden = {
+        name: value for name, value in row.items() if name not in ("correct_choice_idx", "direct_answers")
+    }
     put_json(tmp_path / "q/aokvqa_v1p0_train.json", [row, hidden | {"question_id": "hidden"}])
     put_picture(tmp_path / "coco/train2017/000000299207.jpg", 64, 48)
     records, skipped = run("aokvqa", tmp_path / "q", images=tmp_path / "coco")
@@ -136,8 +175,13 @@ def test_geometry3k_hub_form_is_math_and_loses_its_picture_mark(tmp_path, run):
 
 def test_vsr_statements_become_yes_or_no_questions_and_bad_lines_are_named(tmp_path, run):
     link = "http://images.cocodataset.org/val2017/000000050403.jpg"
-    row = {"image": "000000050403.jpg", "image_link": link, "caption": "The bear is in front of the person.",
-           "label": 1, "relation": "in front of"}  # fmt: skip
+    row = {
+        "image": "000000050403.jpg",
+        "image_link": link,
+        "caption": "The bear is in front of the person.",
+        "label": 1,
+        "relation": "in front of",
+    }
     put_lines(tmp_path / "train.jsonl", row, row | {"label": 0}, row | {"label": None}, '{"image": "0000')
     put_picture(tmp_path / "val2017/000000050403.jpg", 10, 10)
     put_picture(tmp_path / "train2017/000000050403.jpg", 11, 11)

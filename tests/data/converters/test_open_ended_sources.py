@@ -10,7 +10,9 @@ from native_layouts import picture_bytes, put_hub, put_json, put_lines, put_pict
 def test_coco_captions_of_a_picture_are_golds_of_one_record(tmp_path, run):
     images = [{"id": number, "file_name": f"{number:012d}.jpg"} for number in (9, 25, 30)]
     captions = [(9, "A dog.  "), (25, "A cat."), (9, "A brown\ndog."), (9, "A dog.")]
-    annotations = [{"image_id": image, "id": number, "caption": text} for number, (image, text) in enumerate(captions)]
+    annotations = [
+        {"image_id": image, "id": number, "caption": text} for number, (image, text) in enumerate(captions)
+    ]
     put_json(tmp_path / "annotations/captions_train2017.json", {"images": images, "annotations": annotations})
     for number in (9, 25):
         put_picture(tmp_path / f"train2017/{number:012d}.jpg")
@@ -28,8 +30,15 @@ def test_coco_captions_hub_form(tmp_path, run):
 
 
 def test_docci_takes_its_own_split(tmp_path, run):
-    row = {"example_id": "train_00000", "split": "train", "image_file": "train_00000.jpg", "description": "A long one."}
-    put_lines(tmp_path / "docci_descriptions.jsonlines", row, row | {"example_id": "test_00000", "split": "test"})
+    row = {
+        "example_id": "train_00000",
+        "split": "train",
+        "image_file": "train_00000.jpg",
+        "description": "A long one.",
+    }
+    put_lines(
+        tmp_path / "docci_descriptions.jsonlines", row, row | {"example_id": "test_00000", "split": "test"}
+    )
     put_picture(tmp_path / "images/train_00000.jpg")
     records, _ = run("docci", tmp_path)
     assert list(records) == ["docci-train-train_00000"]
@@ -37,7 +46,10 @@ def test_docci_takes_its_own_split(tmp_path, run):
 
 
 def test_llava_detail_loses_the_picture_mark(tmp_path, run):
-    turns = [{"from": "human", "value": "Write a detailed description.\n<image>"}, {"from": "gpt", "value": "A bus."}]
+    turns = [
+        {"from": "human", "value": "Write a detailed description.\n<image>"},
+        {"from": "gpt", "value": "A bus."},
+    ]
     rows = [
         {"id": "000000442786", "image": "000000442786.jpg", "conversations": turns},
         {"id": "000000442787", "image": "000000442787.jpg", "conversations": turns[:1]},
@@ -53,7 +65,10 @@ def test_llava_detail_loses_the_picture_mark(tmp_path, run):
 
 def test_sharegpt4v_pictures_lie_where_they_say(tmp_path, run):
     turns = [{"from": "human", "value": "<image>\nWhat is this?"}, {"from": "gpt", "value": "A map."}]
-    rows = [{"id": "sa_1", "image": f"{folder}/sa_1.jpg", "conversations": turns} for folder in ("sam/images", "../x")]
+    rows = [
+        {"id": "sa_1", "image": f"{folder}/sa_1.jpg", "conversations": turns}
+        for folder in ("sam/images", "../x")
+    ]
     put_json(tmp_path / "sharegpt4v_instruct_gpt4-vision_cap100k.json", rows)
     put_picture(tmp_path / "sam/images/sa_1.jpg")
     put_picture(tmp_path.parent / "x/sa_1.jpg")

@@ -25,7 +25,9 @@ def test_columns_are_mapped_and_constants_fill_in(tmp_path, run):
         '"text"',
     )
     put_picture(tmp_path / "pictures/a.png", 9, 7)
-    records, skipped = run("jsonl", tmp_path, images=tmp_path / "pictures", mapping=MAPPING, constants=CONSTANTS)
+    records, skipped = run(
+        "jsonl", tmp_path, images=tmp_path / "pictures", mapping=MAPPING, constants=CONSTANTS
+    )
     assert {name: record.answer for name, record in records.items()} == {
         "mine-train-rows-000000": "12",
         "second": "0.5",
@@ -71,7 +73,9 @@ def test_faults_of_the_call_are_named(tmp_path, run):
     pq.write_table(pa.table({"question": ["?"], "answer": ["1"]}), tmp_path / "rows.parquet")
     with pytest.raises(UserError, match="prompt: is no field of a record; there are id, source"):
         run("jsonl", tmp_path, mapping={"prompt": "question"})
-    with pytest.raises(UserError, match=r"rows\.parquet: misses the column\(s\) text of parquet; it has question, answer"):
+    with pytest.raises(
+        UserError, match=r"rows\.parquet: misses the column\(s\) text of parquet; it has question, answer"
+    ):
         run("parquet", tmp_path, mapping={"question": "text"})
     with pytest.raises(UserError, match="--map and --set are for jsonl and parquet"):
         run("vsr", tmp_path, mapping={"question": "text"})

@@ -11,12 +11,14 @@ from mixed_r1_ray.data.converters.multiple_choice import multiple_choice
 
 
 class AI2D(Converter):
-    """Original: questions/PICTURE.json, images/, abc_images/ and ai2d_test_ids.csv (prior.allenai.org/projects/
-    diagram-understanding, ai2d-all.zip). Hub: lmms-lab/ai2d (question, options, answer: an index as text, image).
+    """Original: questions/PICTURE.json, images/, abc_images/ and ai2d_test_ids.csv
+    (prior.allenai.org/projects/ diagram-understanding, ai2d-all.zip). Hub: lmms-lab/ai2d (question, options,
+    answer: an index as text, image).
 
-    A question file maps each question to {abcLabel, answerTexts, correctAnswer, questionId}. Where abcLabel holds,
-    the options are letters that stand in abc_images/ in place of the diagram's words. Pictures whose number is in
-    ai2d_test_ids.csv are the split `test`, all others `train`; without that file there is no `test`.
+    A question file maps each question to {abcLabel, answerTexts, correctAnswer, questionId}. Where abcLabel
+    holds, the options are letters that stand in abc_images/ in place of the diagram's words. Pictures whose
+    number is in ai2d_test_ids.csv are the split `test`, all others `train`; without that file there is no
+    `test`.
     """
 
     name = "ai2d"

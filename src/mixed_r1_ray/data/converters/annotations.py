@@ -29,7 +29,7 @@ def read_list(path: Path) -> list:
 
 
 def stream_list(path: Path, key: str) -> Iterator[dict]:
-    """The objects of the list under `key`, one by one: some files are larger than memory. Raises UserError."""
+    """The objects of the list under `key`, one by one: files may exceed the memory. Raises UserError."""
     decoder = json.JSONDecoder()
     with open(path, encoding="utf-8") as file:
         try:
@@ -48,7 +48,9 @@ def stream_list(path: Path, key: str) -> Iterator[dict]:
                 except json.JSONDecodeError as error:
                     chunk = file.read(CHUNK) if more else ""
                     if not chunk:
-                        raise UserError(f"{path}: ends in the middle, or is not JSON ({error.msg})") from error
+                        raise UserError(
+                            f"{path}: ends in the middle, or is not JSON ({error.msg})"
+                        ) from error
                     buffer, position = buffer[position:] + chunk, 0
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: is not UTF-8 ({error})") from error
@@ -67,7 +69,7 @@ def _until_list(file, key: str) -> str | None:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict | str]]:
-    """(line number from 0, object) of each line that is not blank; a text says what is wrong with the line."""
+    """(line number from 0, object) of each line that is not blank; a text says what is wrong with it."""
     with open(path, "rb") as file:
         for number, line in enumerate(file):
             if not line.strip():

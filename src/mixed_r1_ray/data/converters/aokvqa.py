@@ -11,8 +11,9 @@ from mixed_r1_ray.data.converters.multiple_choice import multiple_choice
 
 
 class AOKVQA(Converter):
-    """Original: aokvqa_v1p0_SPLIT.json (github.com/allenai/aokvqa) and COCO 2017 pictures, SPLIT2017/%012d.jpg.
-    Hub: HuggingFaceM4/A-OKVQA (image, question_id, question, choices, correct_choice_idx).
+    """Original: aokvqa_v1p0_SPLIT.json (github.com/allenai/aokvqa) and COCO 2017 pictures,
+    SPLIT2017/%012d.jpg. Hub: HuggingFaceM4/A-OKVQA (image, question_id, question, choices,
+    correct_choice_idx).
 
     The test split has no correct_choice_idx; its rows are left out. direct_answers are not used.
     """

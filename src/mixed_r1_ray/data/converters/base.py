@@ -46,9 +46,9 @@ class Example:
 class Converter(ABC):
     """One public dataset. A subclass names its layouts and their documentation in its docstring.
 
-    A dataset has up to two layouts. `native_rows` reads its original files; without them, Parquet or Arrow files
-    as on the hub are read, and `columns` are those that `examples` needs of them. Rows of both reach `examples`
-    under the same names.
+    A dataset has up to two layouts. `native_rows` reads its original files; without them, Parquet or Arrow
+    files as on the hub are read, and `columns` are those that `examples` needs of them. Rows of both reach
+    `examples` under the same names.
     """
 
     name: ClassVar[str]
@@ -76,7 +76,9 @@ def first_file(folder: Path, *names: str) -> Path | None:
 
 
 def picture_of(value: dict | bytes | str | tuple[str, ...] | None) -> Picture:
-    """A cell of the hub's Image type, {bytes, path}, a bare path, or places where it may lie. Raises Skip for none."""
+    """A cell of the hub's Image type, {bytes, path}, a bare path, or places where it may lie. Raises Skip for
+    none.
+    """
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if not value:
@@ -85,6 +87,8 @@ def picture_of(value: dict | bytes | str | tuple[str, ...] | None) -> Picture:
 
 
 def coco_places(file_name: str, *folders: str) -> tuple[str, ...]:
-    """Where a COCO picture may lie: in `folders` (train2017, ...), as they are or in images/ or coco/, or bare."""
+    """Where a COCO picture may lie: in `folders` (train2017, ...), as they are or in images/ or coco/, or
+    bare.
+    """
     places = [f"{parent}{folder}/{file_name}" for folder in folders for parent in ("", "images/", "coco/")]
     return (*places, f"images/{file_name}", file_name)

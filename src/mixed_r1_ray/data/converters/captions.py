@@ -7,12 +7,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mixed_r1_ray.data.converters.annotations import json_lines, read_json
-from mixed_r1_ray.data.converters.base import Converter, Example, Row, Skip, coco_places, first_file, picture_of
+from mixed_r1_ray.data.converters.base import (
+    Converter,
+    Example,
+    Row,
+    Skip,
+    coco_places,
+    first_file,
+    picture_of,
+)
 
 
 class COCOCaptions(Converter):
-    """Original: annotations/captions_SPLIT2017.json (or 2014) and SPLIT2017/ (cocodataset.org, data format). Hub:
-    lmms-lab/COCO-Caption and COCO-Caption2017 (question_id, image, answer: the captions).
+    """Original: annotations/captions_SPLIT2017.json (or 2014) and SPLIT2017/ (cocodataset.org, data format).
+    Hub: lmms-lab/COCO-Caption and COCO-Caption2017 (question_id, image, answer: the captions).
 
     All captions of a picture are golds of one record: the best counts.
     """
@@ -36,11 +44,16 @@ class COCOCaptions(Converter):
         for annotation in content["annotations"]:
             captions.setdefault(annotation["image_id"], []).append(annotation["caption"])
         for number, image in enumerate(content["images"]):
-            values = {"image": coco_places(image["file_name"], pictures), "answer": captions.get(image["id"], [])}
+            values = {
+                "image": coco_places(image["file_name"], pictures),
+                "answer": captions.get(image["id"], []),
+            }
             yield Row(path.name, number, str(image["id"]), values)
 
     def examples(self, row: Row) -> Iterable[Example]:
-        captions = list(dict.fromkeys(" ".join(caption.split()) for caption in row.values["answer"] if caption.strip()))
+        captions = list(
+            dict.fromkeys(" ".join(caption.split()) for caption in row.values["answer"] if caption.strip())
+        )
         if not captions:
             raise Skip("has no caption")
         answer = captions[0] if len(captions) == 1 else json.dumps({"any_of": captions}, ensure_ascii=False)
@@ -69,7 +82,9 @@ class DOCCI(Converter):
                 yield Row(path.name, number, f"line{number}", {"fault": values})
             elif values["split"] == split:
                 name = values["image_file"]
-                yield Row(path.name, number, values["example_id"], values | {"image": (f"images/{name}", name)})
+                yield Row(
+                    path.name, number, values["example_id"], values | {"image": (f"images/{name}", name)}
+                )
 
     def examples(self, row: Row) -> Iterable[Example]:
         values = row.values
@@ -78,4 +93,9 @@ class DOCCI(Converter):
         description = values["description"].strip()
         if not description:
             raise Skip("has no caption")
-        yield Example((picture_of(values["image"]),), "Describe this picture in detail.", description, key=values["example_id"])
+        yield Example(
+            (picture_of(values["image"]),),
+            "Describe this picture in detail.",
+            description,
+            key=values["example_id"],
+        )

@@ -49,12 +49,14 @@ class ChartQA(Converter):
         origin = origin.removesuffix("_test")  # lmms-lab: human_test, augmented_test
         question = values["query"] if "query" in values else values["question"]
         label = values["label"] if "label" in values else values["answer"]
-        yield Example((picture_of(values["image"]),), question, chart_answer(label), source=f"chartqa_{origin}")
+        yield Example(
+            (picture_of(values["image"]),), question, chart_answer(label), source=f"chartqa_{origin}"
+        )
 
 
 class PlotQA(Converter):
-    """Original: SPLIT/qa_pairs_V2.json (or V1) with question_string, answer, image_index, and SPLIT/png/INDEX.png
-    (github.com/NiteshMethani/PlotQA, PlotQA_Dataset.md).
+    """Original: SPLIT/qa_pairs_V2.json (or V1) with question_string, answer, image_index, and
+    SPLIT/png/INDEX.png (github.com/NiteshMethani/PlotQA, PlotQA_Dataset.md).
 
     V2 has 28.9 million questions, about 130 a plot: take a share with --fraction. Answers are numbers, texts,
     Yes and No; a number such as 2010.0 is written 2010, others to six digits, well inside the reward's 5 %.
@@ -87,14 +89,22 @@ class PlotQA(Converter):
     def examples(self, row: Row) -> Iterable[Example]:
         values = row.values
         meta = {"template": values["template"]} if values.get("template") else {}
-        yield Example((picture_of(values["image"]),), values["question"], chart_answer(values["answer"]), meta=meta)
+        yield Example(
+            (picture_of(values["image"]),), values["question"], chart_answer(values["answer"]), meta=meta
+        )
 
 
 def chart_answer(label: object) -> str:
     """A label as the chart reward reads it. Raises Skip for an empty one and for NaN."""
     if isinstance(label, Sequence) and not isinstance(label, str):
         members = [chart_answer(member) for member in label]
-        return members[0] if len(members) == 1 else json.dumps(members, ensure_ascii=False) if members else _empty()
+        return (
+            members[0]
+            if len(members) == 1
+            else json.dumps(members, ensure_ascii=False)
+            if members
+            else _empty()
+        )
     if isinstance(label, bool):
         return "Yes" if label else "No"
     if isinstance(label, float):

@@ -52,8 +52,9 @@ class LLaVADetail(Converter):
 
 
 class ShareGPT4V(LLaVADetail):
-    """Original: sharegpt4v_instruct_gpt4-vision_cap100k.json (huggingface.co/datasets/Lin-Chen/ShareGPT4V), the
-    form of LLaVA; `image` says where a picture lies: coco/train2017/…, sam/images/…, llava/llava_pretrain/….
+    """Original: sharegpt4v_instruct_gpt4-vision_cap100k.json (huggingface.co/datasets/Lin-Chen/ShareGPT4V),
+    the form of LLaVA; `image` says where a picture lies: coco/train2017/…, sam/images/…,
+    llava/llava_pretrain/….
     """
 
     name = "sharegpt4v"

@@ -15,8 +15,9 @@ class Geometry3K(Converter):
     Hub: hiyouga/geometry3k (images, problem, answer in LaTeX).
 
     The original has four options and the letter of the right one: matching. Its compact_text and
-    compact_choices say the same as problem_text and choices without markup, and are preferred. The hub form has
-    no options: its answers are scored as `math`; its `<image>` marks where the picture goes and is removed.
+    compact_choices say the same as problem_text and choices without markup, and are preferred. The hub form
+    has no options: its answers are scored as `math`; its `<image>` marks where the picture goes and is
+    removed.
     """
 
     name = "geometry3k"
@@ -26,13 +27,23 @@ class Geometry3K(Converter):
     columns = ("images", "problem", "answer")
 
     def native_rows(self, folder: Path, split: str) -> Iterator[Row] | None:
-        root = next((place for place in (folder, folder / "geometry3k") if any(place.glob(f"{split}/*/data.json"))), None)
+        root = next(
+            (place for place in (folder, folder / "geometry3k") if any(place.glob(f"{split}/*/data.json"))),
+            None,
+        )
         return None if root is None else self._rows(folder, root / split)
 
     def _rows(self, folder: Path, root: Path) -> Iterator[Row]:
-        for path in sorted(root.glob("*/data.json"), key=lambda path: (len(path.parent.name), path.parent.name)):
+        for path in sorted(
+            root.glob("*/data.json"), key=lambda path: (len(path.parent.name), path.parent.name)
+        ):
             diagram = path.with_name("img_diagram.png").relative_to(folder).as_posix()
-            yield Row(path.relative_to(folder).as_posix(), 0, path.parent.name, read_json(path) | {"diagram": diagram})
+            yield Row(
+                path.relative_to(folder).as_posix(),
+                0,
+                path.parent.name,
+                read_json(path) | {"diagram": diagram},
+            )
 
     def examples(self, row: Row) -> Iterable[Example]:
         values = row.values

@@ -19,13 +19,17 @@ class MultipleChoice(NamedTuple):
 def multiple_choice(question: str, options: Sequence[str], correct: int | None) -> MultipleChoice:
     """The question with its options listed, and the right one's letter as its answer. Raises Skip.
 
-    options: texts; correct: index of the right one, from 0. Options that are all single letters are those of a
-    diagram's labels; letters before them would contradict them, so they are listed bare and the answer is the
-    label (choice).
+    options: texts; correct: index of the right one, from 0. Options that are all single letters are those of
+    a diagram's labels; letters before them would contradict them, so they are listed bare and the answer is
+    the label (choice).
     """
     texts = [str(option).strip() for option in options]
     if correct is None or not 0 <= correct < len(texts):
-        raise Skip("has no right option" if correct is None or correct < 0 else "right option is not among its options")
+        raise Skip(
+            "has no right option"
+            if correct is None or correct < 0
+            else "right option is not among its options"
+        )
     if not 2 <= len(texts) <= MAX_OPTIONS:
         raise Skip(f"has {len(texts)} options")
     if not all(texts):

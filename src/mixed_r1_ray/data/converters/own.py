@@ -20,9 +20,10 @@ FIELDS = tuple(field.name for field in fields(Record) if field.name != "image_si
 class OwnData(Converter):
     """Rows of *.jsonl or *.parquet files of your own.
 
-    mapping: record field -> column; a field that is not named has its column's name, `image` does for `images`.
-    constants: record field -> value for all rows. images: a path beneath the picture folder, {bytes, path}, or a
-    list of these. answer: text, number, or for boxes [x1, y1, x2, y2] (a list of them) in original pixels.
+    mapping: record field -> column; a field that is not named has its column's name, `image` does for
+    `images`. constants: record field -> value for all rows. images: a path beneath the picture folder,
+    {bytes, path}, or a list of these. answer: text, number, or for boxes [x1, y1, x2, y2] (a list of them) in
+    original pixels.
     """
 
     reward_type = ""

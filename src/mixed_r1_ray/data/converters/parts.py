@@ -1,7 +1,7 @@
 """Cuts a dataset into parts of about 2,000 rows; a part is what one task turns into one shard.
 
-Rows of annotation files travel with their part, for they are small. Rows of Parquet and Arrow files hold pictures:
-a part names its row groups, and the task reads them itself, a few rows at a time.
+Rows of annotation files travel with their part, for they are small. Rows of Parquet and Arrow files hold
+pictures: a part names its row groups, and the task reads them itself, a few rows at a time.
 """
 
 from __future__ import annotations
@@ -84,11 +84,15 @@ class readable:
 
     def __exit__(self, kind, error, trace) -> None:
         if isinstance(error, pa.ArrowException | OSError) or isinstance(error, UnicodeDecodeError):
-            raise UserError(f"{self.file}: cannot be read ({error}); it may be cut short, fetch it again") from error
+            raise UserError(
+                f"{self.file}: cannot be read ({error}); it may be cut short, fetch it again"
+            ) from error
 
 
 def plan_parts(converter: Converter, folder: Path, split: str) -> Iterator[Part]:
-    """The parts of a split, in order; the same for the same files. Raises UserError where there is nothing to read."""
+    """The parts of a split, in order; the same for the same files. Raises UserError where there is nothing to
+    read.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder")
     rows = converter.native_rows(folder, split)
@@ -98,8 +102,9 @@ def plan_parts(converter: Converter, folder: Path, split: str) -> Iterator[Part]
     files = hub_files(folder, split, any_name=converter.name == "parquet")
     if not files or not (converter.columns or converter.name == "parquet"):
         raise UserError(
-            f"{folder}: holds neither {converter.native_files.replace('SPLIT', split)} nor {split}-*.parquet or "
-            f"{split}/*.arrow files of {converter.name}; {converter.homepage} describes them"
+            f"{folder}: holds neither {converter.native_files.replace('SPLIT', split)} nor "
+            f"{split}-*.parquet or {split}/*.arrow files of {converter.name}; "
+            f"{converter.homepage} describes them"
         )
     for file in files:
         yield from _table_parts(converter, file, folder)
@@ -118,7 +123,9 @@ def _annotation_parts(converter: Converter, rows: Iterator[Row]) -> Iterator[Ann
         while chunk := tuple(itertools.islice(rows, ROWS)):
             yield AnnotationPart(chunk)
     except KeyError as error:
-        raise UserError(f"{converter.native_files}: a row misses the field {error}; is this {converter.name}?") from error
+        raise UserError(
+            f"{converter.native_files}: a row misses the field {error}; is this {converter.name}?"
+        ) from error
 
 
 def _table_parts(converter: Converter, file: Path, folder: Path) -> Iterator[TablePart]:
@@ -134,7 +141,10 @@ def _table_parts(converter: Converter, file: Path, folder: Path) -> Iterator[Tab
             present = pq.read_schema(file).names
     missing = [name for name in converter.columns if name not in present]
     if missing:
-        raise UserError(f"{file}: misses the column(s) {', '.join(missing)} of {converter.name}; it has {', '.join(present)}")
+        raise UserError(
+            f"{file}: misses the column(s) {', '.join(missing)} of {converter.name}; "
+            f"it has {', '.join(present)}"
+        )
     name = file.relative_to(folder).as_posix()
     first = row = held = 0
     for index, count in enumerate(counts):

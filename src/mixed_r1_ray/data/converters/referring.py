@@ -8,14 +8,22 @@ from pathlib import Path
 from typing import ClassVar
 
 from mixed_r1_ray.data.converters.annotations import read_json, read_list
-from mixed_r1_ray.data.converters.base import Converter, Example, Row, Skip, coco_places, first_file, picture_of
+from mixed_r1_ray.data.converters.base import (
+    Converter,
+    Example,
+    Row,
+    Skip,
+    coco_places,
+    first_file,
+    picture_of,
+)
 from mixed_r1_ray.errors import UserError
 
 
 class RefCOCO(Converter):
-    """Original: refs(unc).p with instances.json (github.com/lichengunc/refer) and COCO train2014 pictures. Hub:
-    jxu124/refcoco (ref_id, sentences, bbox as x1 y1 x2 y2, image_path; no pictures inside) and lmms-lab/RefCOCO
-    (question_id, image, answer: the phrases, bbox as x y width height; no train split).
+    """Original: refs(unc).p with instances.json (github.com/lichengunc/refer) and COCO train2014 pictures.
+    Hub: jxu124/refcoco (ref_id, sentences, bbox as x1 y1 x2 y2, image_path; no pictures inside) and
+    lmms-lab/RefCOCO (question_id, image, answer: the phrases, bbox as x y width height; no train split).
 
     refs(…).p is a pickle, which runs whatever its maker wrote into it when it is read: it is refused, and
     refs(…).json, the same list as JSON, read in its place. A ref has several sentences: each makes a record,
@@ -40,22 +48,30 @@ class RefCOCO(Converter):
         for place in places:
             if pickled := first_file(place, *(f"refs({by}).p" for by in self.split_by)):
                 raise UserError(
-                    f"{pickled}: is a pickle, which could run any code; it is not read. Put the same list as JSON "
-                    f"beside it as {pickled.with_suffix('.json').name} (docs/data.md says how), or use the hub form"
+                    f"{pickled}: is a pickle, which could run any code; it is not read. Put the same list "
+                    f"as JSON beside it as {pickled.with_suffix('.json').name} (docs/data.md says how), or "
+                    "use the hub form"
                 )
         return None
 
     def _rows(self, place: Path, path: Path, split: str) -> Iterator[Row]:
         instances = read_json(place / "instances.json") if (place / "instances.json").is_file() else None
         if instances is None:
-            raise UserError(f"{place / 'instances.json'}: is not there; it holds the boxes that {path.name} refers to")
+            raise UserError(
+                f"{place / 'instances.json'}: is not there; it holds the boxes that {path.name} refers to"
+            )
         pictures = {image["id"]: image["file_name"] for image in instances["images"]}
         boxes = {annotation["id"]: annotation["bbox"] for annotation in instances["annotations"]}
         for number, ref in enumerate(read_list(path)):
             if ref["split"] != split:
                 continue
             found = {"picture": pictures.get(ref["image_id"]), "bbox": boxes.get(ref["ann_id"])}
-            yield Row(path.name, number, str(ref["ref_id"]), {"ref_id": ref["ref_id"], "sentences": ref["sentences"]} | found)
+            yield Row(
+                path.name,
+                number,
+                str(ref["ref_id"]),
+                {"ref_id": ref["ref_id"], "sentences": ref["sentences"]} | found,
+            )
 
     def examples(self, row: Row) -> Iterable[Example]:
         values = row.values

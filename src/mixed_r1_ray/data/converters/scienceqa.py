@@ -11,8 +11,9 @@ from mixed_r1_ray.data.converters.multiple_choice import multiple_choice
 
 
 class ScienceQA(Converter):
-    """Original: problems.json, pid_splits.json and images/SPLIT/PID/image.png (github.com/lupantech/ScienceQA,
-    data/scienceqa). Hub: derek-thomas/ScienceQA, lmms-lab/ScienceQA (image, question, choices, answer, hint).
+    """Original: problems.json, pid_splits.json and images/SPLIT/PID/image.png
+    (github.com/lupantech/ScienceQA, data/scienceqa). Hub: derek-thomas/ScienceQA, lmms-lab/ScienceQA (image,
+    question, choices, answer, hint).
 
     Rows without a picture are left out; a hint is part of the question, the solution is not.
     """
@@ -40,7 +41,9 @@ class ScienceQA(Converter):
 
     def examples(self, row: Row) -> Iterable[Example]:
         values = row.values
-        question = "\n".join(part for part in ((values.get("hint") or "").strip(), values["question"]) if part)
+        question = "\n".join(
+            part for part in ((values.get("hint") or "").strip(), values["question"]) if part
+        )
         asked = multiple_choice(question, values["choices"], values["answer"])
         meta = {name: values[name] for name in ("subject", "topic", "grade") if values.get(name)}
         yield Example((picture_of(values["image"]),), asked.question, asked.answer, asked.choices, meta=meta)

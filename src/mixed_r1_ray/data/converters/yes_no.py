@@ -6,7 +6,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mixed_r1_ray.data.converters.annotations import json_lines, stream_list
-from mixed_r1_ray.data.converters.base import Converter, Example, Row, Skip, coco_places, first_file, picture_of
+from mixed_r1_ray.data.converters.base import (
+    Converter,
+    Example,
+    Row,
+    Skip,
+    coco_places,
+    first_file,
+    picture_of,
+)
 
 _ANSWERS = {0: "no", 1: "yes"}
 
@@ -38,7 +46,9 @@ class VSR(Converter):
 
     def _rows(self, path: Path) -> Iterator[Row]:
         for number, values in json_lines(path):
-            yield Row(path.name, number, f"{number:06d}", values if isinstance(values, dict) else {"fault": values})
+            yield Row(
+                path.name, number, f"{number:06d}", values if isinstance(values, dict) else {"fault": values}
+            )
 
     def examples(self, row: Row) -> Iterable[Example]:
         values = row.values
@@ -49,12 +59,17 @@ class VSR(Converter):
             folder = Path(values.get("image_link") or "").parent.name
             image = coco_places(image, *filter(None, (folder, "trainval2017")))
         question = f'Is this true of the picture: "{values["caption"].strip()}" Answer yes or no.'
-        yield Example((picture_of(image),), question, yes_or_no(values["label"]), meta={"relation": values.get("relation")})
+        yield Example(
+            (picture_of(image),),
+            question,
+            yes_or_no(values["label"]),
+            meta={"relation": values.get("relation")},
+        )
 
 
 class FigureQA(Converter):
-    """Yes-or-no questions about drawn figures. Original: SPLIT/qa_pairs.json and SPLIT/png/INDEX.png, the splits
-    being train1, validation1, ... (microsoft.com/en-us/research/project/figureqa-dataset, its README).
+    """Yes-or-no questions about drawn figures. Original: SPLIT/qa_pairs.json and SPLIT/png/INDEX.png, the
+    splits being train1, validation1, ... (microsoft.com/en-us/research/project/figureqa-dataset, its README).
     """
 
     name = "figureqa"
