@@ -2,14 +2,15 @@
 
     python benchmarks/mixture.py --records 1000000 --folder /tmp/mixture
 
-Makes synthetic record shards (tiny pictures, each different) once, then mixes them in a child process: a small mixture
-out of all, and one that takes nearly all. Peak memory is the child's own.
+Makes synthetic record shards (tiny pictures, each different) once, then mixes them in a child process: a
+small mixture out of all, and one that takes nearly all. Peak memory is the child's own.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import resource
 import shutil
@@ -55,17 +56,23 @@ def _rows(kind: str, source: str, number: int, rows: range, random: np.random.Ge
         "image_sizes": [[{"width": 32, "height": 32}]] * count,
         "question": [f"What is asked of {name}?" for name in names],
         "choices": [None] * count,
-        "answer": ["[1, 2, 20, 30]" if kind == "iou" else hashlib.md5(name.encode()).hexdigest() for name in names],
-        "meta": ['{"pass_rate": %.3f}' % rate for rate in random.random(count)],
+        "answer": [
+            "[1, 2, 20, 30]" if kind == "iou" else hashlib.md5(name.encode()).hexdigest() for name in names
+        ],
+        "meta": [json.dumps({"pass_rate": round(rate, 3)}) for rate in random.random(count)],
     }
     return pa.Table.from_pydict(values, schema=SCHEMA)
 
 
 def recipe(size: int, held_out: int) -> str:
-    """Every source with an equal part of its type, every type with a quarter; verifiable types with a band."""
+    """Equal parts for a type's sources, a quarter for every type; a band where rewards are not graded."""
     lines = ["name: benchmark", f"size: {size}", f"held_out: {held_out}", "types:"]
     for kind, sources in SOURCES.items():
-        lines += [f"  {kind}:", *(["    pass_rate: [0.1, 0.9]"] if kind != "open_ended" else []), "    sources:"]
+        lines += [
+            f"  {kind}:",
+            *(["    pass_rate: [0.1, 0.9]"] if kind != "open_ended" else []),
+            "    sources:",
+        ]
         lines += [f"      {source}: {{license: none}}" for source in sources]
     return "\n".join(lines) + "\n"
 
@@ -80,7 +87,10 @@ def measure(folder: Path, size: int, held_out: int) -> None:
     start = time.monotonic()
     child = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-m", "mixed_r1_ray.data", *words])
     _, status, usage = os.wait4(child, 0)
-    print(f"size {size:,}: {time.monotonic() - start:.1f} s, peak {usage.ru_maxrss / 1024:.0f} MiB, exit {status >> 8}")
+    print(
+        f"size {size:,}: {time.monotonic() - start:.1f} s, peak {usage.ru_maxrss / 1024:.0f} MiB, "
+        f"exit {status >> 8}"
+    )
 
 
 def main() -> None:
@@ -94,7 +104,9 @@ def main() -> None:
         make_inputs(arguments.folder / "in", arguments.records)
         done.touch()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"inputs: {arguments.records:,} records in {time.monotonic() - start:.0f} s (peak {peak:.0f} MiB)")
+        print(
+            f"inputs: {arguments.records:,} records in {time.monotonic() - start:.0f} s (peak {peak:.0f} MiB)"
+        )
     for size in (arguments.records * 45 // 1000, arguments.records * 3 // 4):
         measure(arguments.folder, size, held_out=size // 100)
 

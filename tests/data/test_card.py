@@ -18,7 +18,7 @@ from mixed_r1_ray.data.recipe import load_recipe
 from mixed_r1_ray.data.schema import Record, write_records
 
 SVG = "{http://www.w3.org/2000/svg}"
-HOSTILE = '</table><script>alert(1)</script> | `code` ![x](http://evil/x.png) {{ 7 * 7 }}\n\n# Title'
+HOSTILE = "</table><script>alert(1)</script> | `code` ![x](http://evil/x.png) {{ 7 * 7 }}\n\n# Title"
 
 
 def picture(colour: str, size: tuple[int, int] = (100, 60)) -> bytes:

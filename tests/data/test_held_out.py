@@ -9,13 +9,20 @@ from mixed_r1_ray.data.held_out import hold_out
 STRATA = (("iou", "boxes"), ("open_ended", "captions"))
 
 
-def held(pictures: list[list[str]], stratum: list[int], numbers: tuple[int, int], seed: int = 0) -> np.ndarray:
+def held(
+    pictures: list[list[str]], stratum: list[int], numbers: tuple[int, int], seed: int = 0
+) -> np.ndarray:
     names = sorted({name for of_record in pictures for name in of_record})
     owner = [record for record, of_record in enumerate(pictures) for _ in of_record]
     hashes = [names.index(name) for of_record in pictures for name in of_record]
     key = np.random.default_rng(seed).integers(0, 2**63, (len(pictures), 2)).astype(np.uint64)
     return hold_out(
-        key, np.array(stratum), np.array(owner, int), np.array(hashes, int), STRATA, dict(zip(STRATA, numbers))
+        key,
+        np.array(stratum),
+        np.array(owner, int),
+        np.array(hashes, int),
+        STRATA,
+        dict(zip(STRATA, numbers)),
     )
 
 
@@ -49,6 +56,8 @@ def test_no_picture_is_on_both_sides_of_random_mixtures():
         pictures = [[str(n) for n in random.integers(0, 300, random.integers(0, 3))] for _ in range(200)]
         stratum = random.integers(0, 2, 200)
         mask = held(pictures, stratum.tolist(), (12, 9), seed)
-        sides = [{name for record in np.flatnonzero(mask == side) for name in pictures[record]} for side in (0, 1)]
+        sides = [
+            {name for record in np.flatnonzero(mask == side) for name in pictures[record]} for side in (0, 1)
+        ]
         assert not sides[0] & sides[1]
         assert mask[stratum == 0].sum() <= 12 and mask[stratum == 1].sum() <= 9

@@ -1,4 +1,4 @@
-"""`mix`: the same recipe over the same files gives the same bytes, whole or not there, however often it is killed."""
+"""`mix`: the same recipe over the same files gives the same bytes, however often it is killed."""
 
 from __future__ import annotations
 
@@ -99,7 +99,11 @@ def test_quotas_are_met_and_records_are_copied_whole(tmp_path, inputs):
     assert all(one == originals[one.id] for one in [*train, *held_out])
     assert len({one.id for one in [*train, *held_out]}) == 66
     count = lambda source: sum(one.source == source for one in [*train, *held_out])  # noqa: E731
-    assert {source: count(source) for source in ("vsr", "ai2d", "refcoco")} == {"vsr": 22, "ai2d": 11, "refcoco": 33}
+    assert {source: count(source) for source in ("vsr", "ai2d", "refcoco")} == {
+        "vsr": 22,
+        "ai2d": 11,
+        "refcoco": 33,
+    }
     assert not {one.images for one in train} & {one.images for one in held_out}
     assert len(held_out) == 6
 
@@ -231,8 +235,13 @@ def test_shortfalls_can_be_refused_and_then_nothing_is_written(tmp_path, inputs)
 def test_ids_that_come_again_and_sources_outside_the_recipe_are_counted(tmp_path, inputs):
     write_records(tmp_path / "more.parquet", [*records("vsr", 5), *records("docci", 7)])
     said: list[str] = []
-    manifest = build_mixture(recipe(tmp_path), [*inputs, tmp_path / "more.parquet"], tmp_path / "out", said.append)
-    assert manifest.left_out == {"id stands for an earlier row too": 5, "matching of docci is not in the recipe": 7}
+    manifest = build_mixture(
+        recipe(tmp_path), [*inputs, tmp_path / "more.parquet"], tmp_path / "out", said.append
+    )
+    assert manifest.left_out == {
+        "id stands for an earlier row too": 5,
+        "matching of docci is not in the recipe": 7,
+    }
     assert any("more.parquet, row " in line or "a.parquet, row " in line for line in said)
     ids = [one.id for one in read(tmp_path / "out" / "train")]
     assert len(ids) == len(set(ids)) == 60
@@ -244,7 +253,9 @@ def test_rows_without_optional_columns_are_filled_in(tmp_path):
     pq.write_table(table.drop_columns(["choices", "meta", "image_sizes"]), tmp_path / "in" / "a.parquet")
     text = "name: a\nsize: 3\ntypes: {matching: {sources: {vsr: {license: none}}}}\n"
     build_mixture(recipe(tmp_path, text), [tmp_path / "in"], tmp_path / "out")
-    assert {(one.choices, one.meta, one.image_sizes) for one in read(tmp_path / "out" / "train")} == {(None, "{}", ())}
+    assert {(one.choices, one.meta, one.image_sizes) for one in read(tmp_path / "out" / "train")} == {
+        (None, "{}", ())
+    }
     assert pq.read_schema(tmp_path / "out" / "train" / "train-00000-of-00001.parquet").names == SCHEMA.names
 
 
@@ -268,7 +279,9 @@ def test_a_null_in_a_row_that_is_drawn_stops_with_file_and_column(tmp_path):
 
 def test_null_meta_and_sizes_are_empty_ones(tmp_path):
     build_mixture(
-        recipe(tmp_path, VSR), [nullable_rows(tmp_path, {"meta": None, "image_sizes": None})], tmp_path / "out"
+        recipe(tmp_path, VSR),
+        [nullable_rows(tmp_path, {"meta": None, "image_sizes": None})],
+        tmp_path / "out",
     )
     found = {one.id: one for one in read(tmp_path / "out" / "train")}
     assert (found["vsr-1"].meta, found["vsr-1"].image_sizes) == ("{}", ())
@@ -277,7 +290,9 @@ def test_null_meta_and_sizes_are_empty_ones(tmp_path):
 
 def test_a_row_without_source_is_left_out_and_named(tmp_path):
     said: list[str] = []
-    build_mixture(recipe(tmp_path, VSR), [nullable_rows(tmp_path, {"source": None})], tmp_path / "out", said.append)
+    build_mixture(
+        recipe(tmp_path, VSR), [nullable_rows(tmp_path, {"source": None})], tmp_path / "out", said.append
+    )
     assert "  the first: a.parquet, row 1: without id, source or reward type" in said
 
 
@@ -314,7 +329,14 @@ def test_the_hub_library_loads_both_splits_with_pictures(tmp_path, inputs):
 
 
 def test_the_command_prints_the_table_and_says_what_went_wrong(tmp_path, inputs, capsys):
-    words = ["--conf", str(tmp_path / "recipe.yaml"), "--from", *map(str, inputs), "--out", str(tmp_path / "out")]
+    words = [
+        "--conf",
+        str(tmp_path / "recipe.yaml"),
+        "--from",
+        *map(str, inputs),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     assert main(words) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if "refcoco" in line)

@@ -11,7 +11,7 @@ from mixed_r1_ray.errors import ConfigError
 
 
 def test_shares_are_rounded_by_largest_remainder():
-    # 10 x .26 = 2.6, 10 x .26 = 2.6, 10 x .48 = 4.8: floors 2, 2, 4; the two records left go to .8 and the first .6
+    # 10 x (.26, .26, .48) = 2.6, 2.6, 4.8: floors 2, 2, 4; the two left go to .8 and the first .6
     assert apportion(10, {"a": 0.26, "b": 0.26, "c": 0.48}, "types") == {"a": 3, "b": 2, "c": 5}
 
 
@@ -33,7 +33,9 @@ def test_quotas_that_do_not_add_up_show_their_arithmetic(quotas):
 
 
 def test_single_quotas_out_of_range_are_named():
-    faults = list(quota_faults({"types.iou": 1.5, "types.chart": -3, "types.math": None, "types.matching": 4}))
+    faults = list(
+        quota_faults({"types.iou": 1.5, "types.chart": -3, "types.math": None, "types.matching": 4})
+    )
     assert len(faults) == 2
     assert faults[0].startswith("types.iou.quota must be a whole number of records or a share")
     assert faults[1].startswith("types.chart.quota must not be negative")
@@ -72,7 +74,9 @@ def test_filling_never_takes_more_than_there_is_and_wastes_nothing(numbers):
     wanted = {name: pair[0] for name, pair in numbers.items()}
     found = {name: pair[1] for name, pair in numbers.items()}
     taken = fill(wanted, found)
-    usable = sum(found[name] for name in numbers if wanted[name])  # a quota of 0 takes nothing, whatever is missing
+    usable = sum(
+        found[name] for name in numbers if wanted[name]
+    )  # a quota of 0 takes nothing, whatever is missing
     assert sum(taken.values()) == min(sum(wanted.values()), usable)
     assert all(0 <= taken[name] <= found[name] for name in numbers)
 

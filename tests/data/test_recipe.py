@@ -37,7 +37,11 @@ def complaint(tmp_path, text: str) -> str:
 
 def test_a_recipe_is_read_and_written_back_to_the_same(tmp_path):
     recipe = load_recipe(written(tmp_path, GOOD))
-    assert [name for name, _ in recipe.strata()] == [("matching", "vsr"), ("matching", "ai2d"), ("iou", "refcoco")]
+    assert [name for name, _ in recipe.strata()] == [
+        ("matching", "vsr"),
+        ("matching", "ai2d"),
+        ("iou", "refcoco"),
+    ]
     assert recipe.types["matching"].sources["vsr"].quota == 30
     assert isinstance(recipe.types["matching"].quota, float)
     assert load_recipe(written(tmp_path, recipe_to_yaml(recipe))) == recipe
@@ -70,7 +74,9 @@ def test_each_mistake_names_the_file_and_the_key(tmp_path, old, new, said):
 
 def test_no_types_and_no_sources_are_refused(tmp_path):
     assert "types names no reward type" in complaint(tmp_path, "name: a\nsize: 3\n")
-    assert "types.iou.sources names no source" in complaint(tmp_path, "name: a\nsize: 3\ntypes: {iou: {quota: 1.0}}\n")
+    assert "types.iou.sources names no source" in complaint(
+        tmp_path, "name: a\nsize: 3\ntypes: {iou: {quota: 1.0}}\n"
+    )
 
 
 def test_an_unknown_name_lists_the_known():

@@ -66,11 +66,16 @@ def page_of(tmp_path, records, **options) -> Page:
 
 
 def test_gold_boxes_lie_where_the_gold_says(tmp_path):
-    gold = json.dumps([{"bbox_2d": [8, 10, 40, 20], "label": "left"}, {"bbox_2d": [60, 30, 80, 40], "label": "right"}])
+    gold = json.dumps(
+        [{"bbox_2d": [8, 10, 40, 20], "label": "left"}, {"bbox_2d": [60, 30, 80, 40], "label": "right"}]
+    )
     page = page_of(tmp_path, [record(0, reward_type="iou", answer=gold)])
     boxes = [[float(box[name]) for name in ("x", "y", "width", "height")] for box in page.all("rect", "gold")]
     assert boxes == [[0.1, 0.25, 0.4, 0.25], [0.75, 0.75, 0.25, 0.25]]
-    assert [label["style"] for label in page.all("span", "label")] == ["left: 10.00%; top: 25.00%", "left: 75.00%; top: 75.00%"]
+    assert [label["style"] for label in page.all("span", "label")] == [
+        "left: 10.00%; top: 25.00%",
+        "left: 75.00%; top: 75.00%",
+    ]
 
 
 def test_pictures_keep_their_shape_and_are_inside_the_page(tmp_path):
@@ -100,7 +105,9 @@ def test_nothing_is_fetched_and_nothing_runs(tmp_path):
     assert all(image["src"].startswith("data:") for image in page.all("img"))
     assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
     assert not any(tag in ("link", "iframe", "object", "base") for tag, _ in page.elements)
-    policy = next(at["content"] for at in page.all("meta") if at.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        at["content"] for at in page.all("meta") if at.get("http-equiv") == "Content-Security-Policy"
+    )
     assert policy.startswith("default-src 'none'")
     text = "".join(page.texts)
     assert text.count(SCRIPT) == 7  # sources above, source, id, question, choice, and name and value in meta
@@ -138,7 +145,11 @@ def test_faults_are_shown_in_place_of_what_cannot_be_drawn(tmp_path):
 def test_types_and_sources_come_in_turn_whatever_their_number(tmp_path):
     sources = {"vsr": 50, "ai2d": 3, "docci": 2}
     records = [
-        record(1000 * place + number, source=source, reward_type="open_ended" if source == "docci" else "matching")
+        record(
+            1000 * place + number,
+            source=source,
+            reward_type="open_ended" if source == "docci" else "matching",
+        )
         for place, (source, count) in enumerate(sources.items())
         for number in range(count)
     ]
@@ -146,7 +157,12 @@ def test_types_and_sources_come_in_turn_whatever_their_number(tmp_path):
     files = open_files([tmp_path / "a.parquet"])
     shown = list(load_samples(files, choose_places(files, 6), 50))
     assert [one.record.source for one in shown].count("docci") == 2
-    assert sorted(one.record.source for one in shown if one.record.source != "docci") == ["ai2d", "ai2d", "vsr", "vsr"]
+    assert sorted(one.record.source for one in shown if one.record.source != "docci") == [
+        "ai2d",
+        "ai2d",
+        "vsr",
+        "vsr",
+    ]
     assert len(choose_places(files, 100)) == 55
     only = [files[place].path.name for place, _ in choose_places(files, 9, ["docci"])]
     assert len(only) == 2

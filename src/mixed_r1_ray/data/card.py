@@ -55,7 +55,7 @@ class Statistics:
 
 
 def write_card(folder: Path, recipe: Recipe, manifest: Manifest) -> Path:
-    """Writes README.md and card/ of the mixture in `folder`, from its shards, and returns the README's path."""
+    """Writes README.md and card/ of the mixture in `folder`, from its shards; returns the README's path."""
     from jinja2 import Environment, StrictUndefined
 
     files = open_files([folder / "train"])
@@ -74,7 +74,9 @@ def write_card(folder: Path, recipe: Recipe, manifest: Manifest) -> Path:
         recipe=recipe,
         manifest=manifest,
         sources={stratum: source for stratum, source in recipe.strata()},
-        splits=[(HUB_SPLITS[split], split, manifest.count(split)) for split in SPLITS if manifest.count(split)],
+        splits=[
+            (HUB_SPLITS[split], split, manifest.count(split)) for split in SPLITS if manifest.count(split)
+        ],
         size_category=_size_category(sum(manifest.count(split) for split in SPLITS)),
         charts=[f"{FOLDER}/{name}.svg" for name in charts],
         types=[kind for kind in REWARD_TYPES if manifest.by_type("train")[kind]],
@@ -103,7 +105,9 @@ def _charts(statistics: Statistics, manifest: Manifest) -> dict[str, str]:
         "reward_types": pie({kind: counts[kind] for kind in REWARD_TYPES if counts[kind]}, "Reward types"),
         "question_words": histogram(questions, "Length of questions", "words"),
         "answer_words": histogram(answers, "Length of answers", "words"),
-        "pass_rates": histogram(rates, "Pass rate", "mean reward of the model that selected", limits=(0.0, 1.0)),
+        "pass_rates": histogram(
+            rates, "Pass rate", "mean reward of the model that selected", limits=(0.0, 1.0)
+        ),
     }
     return {name: chart for name, chart in charts.items() if chart}
 

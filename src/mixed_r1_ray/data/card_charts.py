@@ -44,7 +44,9 @@ def pie(counts: Mapping[str, int], title: str) -> str:
         body.append(f'<rect x="248" y="{y - 9:.0f}" width="11" height="11" rx="2" fill="{COLOURS[name]}"/>')
         body.append(f'<text x="268" y="{y:.0f}">{escape(name)}: {count:,} ({share:.1%})</text>')
         turn += share
-    body.append(f'<text class="title" x="{centre_x}" y="{centre_y + 5}" text-anchor="middle">{total:,}</text>')
+    body.append(
+        f'<text class="title" x="{centre_x}" y="{centre_y + 5}" text-anchor="middle">{total:,}</text>'
+    )
     return _svg(body, f"{title}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
 
 
@@ -53,14 +55,17 @@ def histogram(
 ) -> str:
     """Counts in equal bins, reward types stacked. '' where there are no values.
 
-    values: numbers (n,) by reward type. limits: of fractions; None counts whole numbers from 0 to beyond the 99th
-    percentile, and what lies above in the last bin, as the axis says.
+    values: numbers (n,) by reward type. limits: of fractions; None counts whole numbers from 0 to beyond the
+    99th percentile, and what lies above in the last bin, as the axis says.
     """
     everything = np.concatenate([*values.values()]) if values else np.empty(0)
     if not len(everything):
         return ""
     whole = limits is None
-    low, high = limits or (0, int(np.quantile(everything, 0.99)) + 1)  # whole numbers: `high` is the first outside
+    low, high = limits or (
+        0,
+        int(np.quantile(everything, 0.99)) + 1,
+    )  # whole numbers: `high` is the first outside
     bins = min(NUM_BINS, high) if whole else NUM_BINS
     high = bins * math.ceil(high / bins) if whole else high
     above = int((everything >= high).sum()) if whole else 0
@@ -78,11 +83,14 @@ def histogram(
             start, end = (low + (high - low) * edge / bins for edge in (place, place + 1))
             end -= whole
             body.append(
-                f'<rect x="{LEFT + place * width + 0.5:.1f}" y="{y:.1f}" width="{width - 1:.1f}" height="{height:.1f}" '
-                f'fill="{COLOURS[kind]}"><title>{kind}, {start:g} to {end:g} {unit}: {of_kind[place]:,}</title></rect>'
+                f'<rect x="{LEFT + place * width + 0.5:.1f}" y="{y:.1f}" width="{width - 1:.1f}" '
+                f'height="{height:.1f}" fill="{COLOURS[kind]}">'
+                f"<title>{kind}, {start:g} to {end:g} {unit}: {of_kind[place]:,}</title></rect>"
             )
         floor += of_kind
-    body += _value_axis(low, high, f"{unit} (in the last bar {above:,} of {high:,} and more)" if above else unit)
+    body += _value_axis(
+        low, high, f"{unit} (in the last bar {above:,} of {high:,} and more)" if above else unit
+    )
     return _svg(body, f"{title}: {len(everything):,} records, median {np.median(everything):g} {unit}")
 
 
@@ -103,7 +111,10 @@ def _value_axis(low: float, high: float, label: str) -> list[str]:
         f'text-anchor="{anchor}">{tick:g}</text>'
         for tick, anchor in ((low, "start"), (middle, "middle"), (high, "end"))
     ]
-    return [*parts, f'<text x="{LEFT + span / 2}" y="{HEIGHT - 10}" text-anchor="middle">{escape(label)}</text>']
+    return [
+        *parts,
+        f'<text x="{LEFT + span / 2}" y="{HEIGHT - 10}" text-anchor="middle">{escape(label)}</text>',
+    ]
 
 
 def _height(count: float, top: int) -> float:
@@ -123,6 +134,7 @@ def _title(text: str) -> str:
 
 def _svg(body: Sequence[str], description: str) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        f'role="img" aria-label="{escape(description)}"><style>{_STYLE}</style>{"".join(body)}</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
+        f'height="{HEIGHT}" role="img" aria-label="{escape(description)}">'
+        f"<style>{_STYLE}</style>{''.join(body)}</svg>\n"
     )

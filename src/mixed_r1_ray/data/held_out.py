@@ -1,4 +1,4 @@
-"""Which of the drawn records are held out: whole groups of records that share pictures, so that no picture leaks."""
+"""Which of the drawn records are held out: whole groups that share pictures, so that no picture leaks."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def hold_out(
     strata: Sequence[Stratum],
     numbers: Mapping[Stratum, int],
 ) -> np.ndarray:
-    """A mask (N,): True where a record is held out. At most `numbers` of a stratum, fewer where its pictures are
-    shared too widely.
+    """A mask (N,): True where a record is held out. At most `numbers` of a stratum, fewer where its pictures
+    are shared too widely.
 
-    key: uint64 (N, 2), by which groups are visited. stratum: (N,), places in `strata`. owner, picture: (M,), which
-    record holds a picture of which hash.
+    key: uint64 (N, 2), by which groups are visited. stratum: (N,), places in `strata`. owner, picture: (M,),
+    which record holds a picture of which hash.
     """
     group = _groups(len(key), owner, picture)
     by_group = np.lexsort((key[:, 1], key[:, 0], group))  # members of a group, least key first

@@ -1,4 +1,4 @@
-"""manifest.json: what a mixture holds, with the sha256 of every file; written last, so it says that all is there."""
+"""manifest.json: what a mixture holds, with the sha256 of every shard; written last, when all is there."""
 
 from __future__ import annotations
 

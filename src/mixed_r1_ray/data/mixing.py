@@ -33,8 +33,8 @@ from mixed_r1_ray.data.shards import (
     ROW_GROUP_ROWS,
     Shard,
     ShardWriter,
-    finished_shard,
     fingerprint,
+    finished_shard,
     prepare_folder,
 )
 from mixed_r1_ray.errors import UserError
@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0, or 2 where the recipe or a file is no use."""
     parser = argparse.ArgumentParser(
         prog="python -m mixed_r1_ray.data mix",
-        description="Builds a mixture of records: Parquet shards, manifest.json and a data card. What a killed "
-        "run had finished is not done again.",
+        description="Builds a mixture of records: Parquet shards, manifest.json and a data card. What a "
+        "killed run had finished is not done again.",
     )
     parser.add_argument("--conf", required=True, metavar="RECIPE", help="a YAML file, or a name in conf/data")
     parser.add_argument(
@@ -78,11 +78,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build_mixture(recipe: Recipe, places: Sequence[str | Path], out: Path, tell: Tell = lambda text: None) -> Manifest:
-    """Writes the mixture to `out`, or what is not finished of it. Raises UserError; then there is no manifest.
+def build_mixture(
+    recipe: Recipe, places: Sequence[str | Path], out: Path, tell: Tell = lambda text: None
+) -> Manifest:
+    """Writes the mixture to `out`, or what is unfinished of it. Raises UserError; then there is no manifest.
 
-    Two passes: the first reads the small columns and chooses, the second copies rows a batch at a time, so memory
-    holds some 30 bytes a record and one row group. tell: called with remarks.
+    Records are chosen by the small columns; then their rows are copied batch by batch. Memory holds one or two
+    hundred bytes a record, and a row group with its pictures. tell: called with remarks.
     """
     files = open_files(places)
     if inside := [file.path for file in files if out.resolve() in file.path.parents]:
@@ -105,7 +107,9 @@ def build_mixture(recipe: Recipe, places: Sequence[str | Path], out: Path, tell:
     for remark in (*_left_out(index), *selection.remarks(recipe)):
         tell(remark)
     shards = {
-        split: [shard_entry(split, shard) for shard in write_split(index, rows, files, out / split, recipe, plan)]
+        split: [
+            shard_entry(split, shard) for shard in write_split(index, rows, files, out / split, recipe, plan)
+        ]
         for split, rows in selection.rows.items()
         if len(rows)
     }
@@ -115,7 +119,9 @@ def build_mixture(recipe: Recipe, places: Sequence[str | Path], out: Path, tell:
         plan=plan,
         made_by=f"mixed_r1_ray {__version__}",
         recipe_sha256=text_hash(text),
-        inputs=[{"name": file.path.name, "rows": file.num_rows, "footer_sha256": file.digest} for file in files],
+        inputs=[
+            {"name": file.path.name, "rows": file.num_rows, "footer_sha256": file.digest} for file in files
+        ],
         taken=selection.taken,
         left_out=dict(sorted(index.left_out.items())),
         shards=shards,

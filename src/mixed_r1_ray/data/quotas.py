@@ -1,4 +1,4 @@
-"""How many records of each reward type and source a mixture takes: whole numbers from quotas and from what is there."""
+"""How many records of each reward type and source a mixture takes: from quotas, and from what is there."""
 
 from __future__ import annotations
 
@@ -53,8 +53,10 @@ def wanted_records(
 
 
 def fill(wanted: Mapping[Stratum, int], available: Mapping[Stratum, int]) -> dict[Stratum, int]:
-    """What is taken: as wanted where there is enough. What a source lacks its type's other sources give, in
-    proportion to what they were asked for; what a type lacks, the other types. Less than wanted where all is taken.
+    """What is taken: as wanted where there is enough, less where all is taken.
+
+    What a source lacks its type's other sources give, in proportion to what they were asked for; what a type
+    lacks, the other types.
     """
     taken = {stratum: min(number, available.get(stratum, 0)) for stratum, number in wanted.items()}
     types = dict.fromkeys(kind for kind, _ in wanted)
@@ -79,7 +81,7 @@ def proportional(total: int, weights: Mapping[Stratum, float]) -> dict[Stratum, 
 
 
 def round_to(total: int, exact: Mapping) -> dict:
-    """Whole numbers that add up to `total`, each within 1 of its exact value (largest remainder, then order)."""
+    """Whole numbers that add up to `total`, each within 1 of its exact value (largest remainder first)."""
     floors = {name: math.floor(value + 1e-9) for name, value in exact.items()}
     by_remainder = sorted(exact, key=lambda name: floors[name] - exact[name])
     for name in by_remainder[: total - sum(floors.values())]:

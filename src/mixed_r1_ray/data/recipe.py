@@ -22,7 +22,7 @@ from mixed_r1_ray.types import REWARD_TYPES
 
 @dataclass
 class SourceRecipe:
-    #: Records of this source: a whole number, or a share of its type (0.25); null shares what the others leave.
+    #: Records of this source: a number, or a share of its type (0.25); null shares what the others leave.
     quota: int | float | None = None
     #: Licence of the data and where it is published; the data card says both.
     license: str = MISSING
@@ -52,7 +52,7 @@ class Recipe:
     held_out: Whole = 0
     #: Decides which records are drawn. The order of files and folders does not.
     seed: int = 0
-    #: A source with too few records: other sources of its type fill up, then other types; or nothing is written.
+    #: A source with too few records: others of its type fill up, then other types; or nothing is written.
     shortfall: Literal["redistribute", "refuse"] = "redistribute"
     #: Records without a pass rate, in types that have a band.
     without_pass_rate: Literal["drop", "keep"] = "drop"
@@ -69,7 +69,7 @@ class Recipe:
 
 
 def load_recipe(name: str) -> Recipe:
-    """The recipe in a YAML file, or of a bare name in conf/data. ConfigError says what is wrong, and where."""
+    """The recipe in a YAML file, or of a name in conf/data. ConfigError says what is wrong, and where."""
     path = _find(name)
     try:
         given = OmegaConf.load(path)

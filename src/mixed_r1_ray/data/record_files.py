@@ -22,7 +22,7 @@ READ_BYTES = 1 << 20  # a column of a row group is read in pieces of this size, 
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A Parquet file of records. `digest` is of its footer: row counts, sizes and statistics of its columns."""
+    """A Parquet file of records. `digest` is of its footer: counts, sizes and statistics of its columns."""
 
     path: Path
     digest: str
@@ -58,11 +58,13 @@ def read_batches(
                     yield from _group_batches(parquet, group, first, present, wanted, batch_rows)
                 first += count
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{file.path}: cannot be read on from row {first} ({error}); is it cut short?") from error
+        raise UserError(
+            f"{file.path}: cannot be read on from row {first} ({error}); is it cut short?"
+        ) from error
 
 
 def as_records(batch: pa.RecordBatch, file: InputFile) -> pa.Table:
-    """The batch in the record schema: optional columns filled in, others dropped. UserError for a wrong type."""
+    """The batch in the record schema: optional columns filled in, others dropped. Raises UserError."""
     columns = []
     for field in SCHEMA:
         nullable = pa.field(field.name, field.type)
@@ -77,7 +79,9 @@ def as_records(batch: pa.RecordBatch, file: InputFile) -> pa.Table:
             if column.null_count and OPTIONAL.get(field.name) is not None:
                 column = pc.coalesce(column, pa.scalar(OPTIONAL[field.name], field.type))
         if column.null_count and not field.nullable:
-            raise UserError(f"{file.path}: column {field.name} holds nulls; `check --drop` leaves such rows out")
+            raise UserError(
+                f"{file.path}: column {field.name} holds nulls; `check --drop` leaves such rows out"
+            )
         columns.append(column)
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from mixed_r1_ray.data.quotas import Stratum
-from mixed_r1_ray.data.record_files import InputFile, read_batches
 from mixed_r1_ray.data.recipe import Recipe
+from mixed_r1_ray.data.record_files import InputFile, read_batches
 from mixed_r1_ray.errors import UserError
 
 KEY_BYTES = 16
@@ -25,7 +25,7 @@ NUM_EXAMPLES = 5
 class RecordIndex:
     """The candidates of a mixture, in the order of files and rows; N of them.
 
-    `key` is a hash of seed and id: who has the least is drawn first. `left_out` counts the other rows by reason.
+    `key` is a hash of seed and id: who has the least is drawn first. `left_out` counts other rows by reason.
     """
 
     key: np.ndarray  # uint64 (N, 2)
@@ -49,7 +49,8 @@ class RecordIndex:
         order = np.lexsort((self.key[:, 1], self.key[:, 0], self.stratum))
         starts = np.searchsorted(self.stratum[order], np.arange(len(self.strata)))
         drawn = [
-            order[start : start + numbers.get(name, 0)] for start, name in zip(starts, self.strata, strict=True)
+            order[start : start + numbers.get(name, 0)]
+            for start, name in zip(starts, self.strata, strict=True)
         ]
         return np.sort(np.concatenate(drawn))
 
@@ -63,7 +64,7 @@ def build_index(files: Sequence[InputFile], recipe: Recipe) -> RecordIndex:
 
 
 class _Scan:
-    """The index in the making: byte strings and arrays, some 30 bytes a record."""
+    """The index in the making: byte strings and arrays, for objects a record would not stay small."""
 
     def __init__(self, recipe: Recipe):
         self.strata = tuple(stratum for stratum, _ in recipe.strata())
@@ -118,7 +119,9 @@ class _Scan:
         same = np.all(key[order[1:]] == key[order[:-1]], axis=1)
         again = order[1:][same]
         for place in again[:NUM_EXAMPLES]:
-            self.examples.append(f"{names[places[1, place]]}, row {places[2, place]}: id stands for an earlier row too")
+            self.examples.append(
+                f"{names[places[1, place]]}, row {places[2, place]}: id stands for an earlier row too"
+            )
         if len(again):
             self.left_out["id stands for an earlier row too"] += len(again)
         first = np.ones(len(key), dtype=bool)
@@ -150,5 +153,7 @@ def _rows(batch: pa.RecordBatch, columns: Sequence[str]):
             for name in columns
         ]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise UserError(f"a column among {', '.join(columns)} is no text ({error}); `check` names the file") from error
+        raise UserError(
+            f"a column among {', '.join(columns)} is no text ({error}); `check` names the file"
+        ) from error
     return zip(*lists, strict=True)

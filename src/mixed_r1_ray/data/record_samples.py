@@ -55,8 +55,8 @@ class ShownPicture:
 class ShownRecord:
     """A record made ready to be looked at.
 
-    right_choice: place of the option that earns the reward, None where there are none. gold_fault: why the gold
-    cannot be scored against, '' where it can.
+    right_choice: place of the option that earns the reward, None where there are none. gold_fault: why the
+    gold cannot be scored against, '' where it can.
     """
 
     record: Record
@@ -69,7 +69,7 @@ class ShownRecord:
 
 
 def choose_places(files: Sequence[InputFile], number: int, sources: Sequence[str] = ()) -> list[Place]:
-    """`number` rows, types and their sources in turn, in the order of a hash of the ids; fewer where there are fewer.
+    """`number` rows, or all: types and their sources in turn, by a hash of their ids.
 
     sources: only these; none means all.
     """
@@ -114,7 +114,9 @@ def _shown(record: Record, file: str, row: int, longest: int) -> ShownRecord:
     try:
         validate_gold(record.reward_type, record.answer, record.choices, size)
         if record.reward_type == "iou" and size is not None:
-            boxes = tuple(_box(*gold.coordinates, gold.label or "", size) for gold in parse_gold(record.answer))
+            boxes = tuple(
+                _box(*gold.coordinates, gold.label or "", size) for gold in parse_gold(record.answer)
+            )
         if record.reward_type == "matching" and record.choices:
             right = _right_choice(record)
     except ValueError as error:  # GoldError, or a reward type that does not exist

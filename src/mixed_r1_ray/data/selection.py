@@ -52,18 +52,26 @@ def select(index: RecordIndex, recipe: Recipe, files: Sequence[InputFile]) -> Se
         raise UserError(f"no record fits the recipe; left out: {dict(index.left_out) or 'there were none'}")
     short = {name: number for name, number in asked.items() if available[name] < number}
     if short and recipe.shortfall == "refuse":
-        lines = [f"  {name[1]} ({name[0]}): {n:,} asked, {available[name]:,} found" for name, n in short.items()]
-        raise UserError("too few records, and `shortfall` is refuse; nothing was written\n" + "\n".join(lines))
+        lines = [
+            f"  {name[1]} ({name[0]}): {n:,} asked, {available[name]:,} found" for name, n in short.items()
+        ]
+        raise UserError(
+            "too few records, and `shortfall` is refuse; nothing was written\n" + "\n".join(lines)
+        )
     numbers = fill(asked, available)
     drawn = index.draw(numbers)
     mask = np.zeros(len(drawn), dtype=bool)
     if recipe.held_out:
         share = recipe.held_out / (recipe.held_out + recipe.size)
-        parts = proportional(round(share * len(drawn)), {name: float(number) for name, number in numbers.items()})
+        parts = proportional(
+            round(share * len(drawn)), {name: float(number) for name, number in numbers.items()}
+        )
         owner, picture = picture_hashes(index, drawn, files)
         mask = hold_out(index.key[drawn], index.stratum[drawn], owner, picture, index.strata, parts)
     rows = {"train": drawn[~mask], "held_out": drawn[mask]}
-    counts = {split: np.bincount(index.stratum[of], minlength=len(index.strata)) for split, of in rows.items()}
+    counts = {
+        split: np.bincount(index.stratum[of], minlength=len(index.strata)) for split, of in rows.items()
+    }
     taken = [
         Taken(*name, asked[name], available[name], *(int(counts[split][place]) for split in SPLITS))
         for place, name in enumerate(index.strata)
@@ -76,8 +84,8 @@ def picture_hashes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of every picture of the drawn records: the place of its record in `drawn`, and its hash, uint64.
 
-    Of the encoded bytes, read a batch at a time and let go: the same picture in another encoding has another hash;
-    near-duplicates are for `select` to find (choice).
+    Of the encoded bytes, read a batch at a time and let go: the same picture in another encoding has another
+    hash; near-duplicates are for `select` to find (choice).
     """
     owners, hashes, record = array("q"), array("Q"), 0
     for number in np.unique(index.file[drawn]):

@@ -11,7 +11,13 @@ from pathlib import Path
 
 from mixed_r1_ray.data.manifest import SPLITS
 from mixed_r1_ray.data.record_files import InputFile, open_files
-from mixed_r1_ray.data.record_samples import ShownPicture, ShownRecord, choose_places, load_samples, sources_of
+from mixed_r1_ray.data.record_samples import (
+    ShownPicture,
+    ShownRecord,
+    choose_places,
+    load_samples,
+    sources_of,
+)
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.runtime import atomic
 
@@ -26,12 +32,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0, or 2 where there is nothing to show."""
     parser = argparse.ArgumentParser(
         prog="python -m mixed_r1_ray.data show",
-        description="Writes an HTML page of records with their pictures and golds; it opens without a network.",
+        description="Writes an HTML page of records, with pictures and golds; it opens without a network.",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder of record shards, a mixture, or a file")
-    parser.add_argument("--n", type=int, default=20, metavar="N", help="records, types and sources in turn [20]")
-    parser.add_argument("--source", action="append", default=[], metavar="NAME", help="only this one; repeatable")
-    parser.add_argument("--out", type=Path, default=Path("records.html"), metavar="FILE", help="[records.html]")
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help="a folder of record shards, a mixture, or a file"
+    )
+    parser.add_argument(
+        "--n", type=int, default=20, metavar="N", help="records, types and sources in turn [20]"
+    )
+    parser.add_argument(
+        "--source", action="append", default=[], metavar="NAME", help="only this one; repeatable"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("records.html"), metavar="FILE", help="[records.html]"
+    )
     arguments = parser.parse_args(argv)
     try:
         number = write_page(arguments.folder, arguments.out, arguments.n, arguments.source)
@@ -43,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write_page(folder: Path, out: Path, number: int = 20, sources: Sequence[str] = ()) -> int:
-    """Writes the page and returns how many records it shows. Raises UserError for a source that is not there."""
+    """Writes the page and returns how many records it shows. Raises UserError for an unknown source."""
     from jinja2 import Environment, StrictUndefined
 
     if number < 1:
@@ -58,7 +72,9 @@ def write_page(folder: Path, out: Path, number: int = 20, sources: Sequence[str]
     shown = list(load_samples(files, choose_places(files, number, sources), LONGEST_SIDE))
     if not shown:
         raise UserError(f"{folder}: holds no rows")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["shown_width"] = _shown_width
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=folder.resolve().name,
@@ -89,7 +105,9 @@ def _meta(shown: ShownRecord) -> list[tuple[str, str]]:
         return [("meta", shown.record.meta)]
     if not isinstance(values, dict):
         return [("meta", shown.record.meta)]
-    return [(str(key), value if isinstance(value, str) else json.dumps(value)) for key, value in values.items()]
+    return [
+        (str(key), value if isinstance(value, str) else json.dumps(value)) for key, value in values.items()
+    ]
 
 
 if __name__ == "__main__":
