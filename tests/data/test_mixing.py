@@ -197,6 +197,20 @@ def test_another_recipe_does_not_overwrite_a_mixture(tmp_path, inputs):
     assert shards(tmp_path / "out") == before
 
 
+def test_another_plan_leaves_nothing_of_an_unfinished_one(tmp_path, inputs):
+    build_mixture(recipe(tmp_path), inputs, tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").unlink()
+    other = recipe(tmp_path, RECIPE.replace("held_out: 6", "").replace("size: 60", "size: 40"))
+    manifest = build_mixture(other, inputs, tmp_path / "out")
+    listed = {shard["file"] for split in manifest.shards.values() for shard in split}
+    assert set(shards(tmp_path / "out")) == listed and len(listed) == 3
+
+
+def test_nothing_that_fits_is_an_error(tmp_path, inputs):
+    with pytest.raises(UserError, match="no record fits the recipe.*vsr is not in the recipe': 40"):
+        build_mixture(recipe(tmp_path, VSR.replace("vsr", "okvqa")), inputs[:1], tmp_path / "out")
+
+
 def test_a_band_of_pass_rates_takes_its_ends_and_nothing_outside(tmp_path, inputs):
     band = RECIPE.replace("quota: 0.5", "quota: 0.5\n    pass_rate: [0.2, 0.5]").replace("held_out: 6", "")
     said: list[str] = []

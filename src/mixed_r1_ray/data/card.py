@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 import json
 import re
@@ -78,7 +77,7 @@ def write_card(folder: Path, recipe: Recipe, manifest: Manifest) -> Path:
             (HUB_SPLITS[split], split, manifest.count(split)) for split in SPLITS if manifest.count(split)
         ],
         size_category=_size_category(sum(manifest.count(split) for split in SPLITS)),
-        charts=[f"{FOLDER}/{name}.svg" for name in charts],
+        charts=[(name.replace("_", " "), f"{FOLDER}/{name}.svg") for name in charts],
         types=[kind for kind in REWARD_TYPES if manifest.by_type("train")[kind]],
         samples=_samples(folder, files),
     )
@@ -156,7 +155,7 @@ def _cell(text: str) -> str:
     """Any text as one line of HTML in which neither Markdown nor HTML is read."""
     line = " ".join(str(text).split())
     line = line if len(line) <= SHOWN_CHARACTERS else f"{line[:SHOWN_CHARACTERS]}…"
-    return re.sub(r"[\\`*_{}\[\]()#+!|~$:]", lambda sign: f"&#{ord(sign[0])};", html.escape(line))
+    return re.sub(r"""[&<>"'\\`*_{}\[\]()#+!|~$:]""", lambda sign: f"&#{ord(sign[0])};", line)
 
 
 def _yaml_text(text: str) -> str:

@@ -81,10 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_mixture(
     recipe: Recipe, places: Sequence[str | Path], out: Path, tell: Tell = lambda text: None
 ) -> Manifest:
-    """Writes the mixture to `out`, or what is unfinished of it. Raises UserError; then there is no manifest.
+    """Writes the mixture to `out`, or what is unfinished of it. Raises UserError, and leaves no manifest.
 
-    Records are chosen by the small columns; then their rows are copied batch by batch. Memory holds one or two
-    hundred bytes a record, and a row group with its pictures. tell: called with remarks.
+    Records are chosen by the small columns; then their rows are copied batch by batch. Memory holds one or
+    two hundred bytes a record, and a row group with its pictures. tell: called with remarks.
     """
     files = open_files(places)
     if inside := [file.path for file in files if out.resolve() in file.path.parents]:
@@ -111,7 +111,6 @@ def build_mixture(
             shard_entry(split, shard) for shard in write_split(index, rows, files, out / split, recipe, plan)
         ]
         for split, rows in selection.rows.items()
-        if len(rows)
     }
     atomic.write_text(out / RECIPE, text)
     manifest = Manifest(
@@ -135,9 +134,11 @@ def write_split(
     index: RecordIndex, rows: np.ndarray, files: Sequence[InputFile], folder: Path, recipe: Recipe, plan: str
 ) -> list[Shard]:
     """The shards of one split, in the order of input files and rows; finished ones are left as they are."""
-    parts = np.split(rows, range(recipe.shard_records, len(rows), recipe.shard_records))
+    parts = [
+        rows[first : first + recipe.shard_records] for first in range(0, len(rows), recipe.shard_records)
+    ]
     names = [f"{folder.name}-{number:05d}-of-{len(parts):05d}.parquet" for number in range(len(parts))]
-    prepare_folder(folder, names)
+    prepare_folder(folder, names)  # an empty split too: what an earlier, unfinished plan left must go
     shards = []
     with _progress(f"writing {folder.name}", len(parts)) as advance:
         for name, part in zip(names, parts, strict=True):

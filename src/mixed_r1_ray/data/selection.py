@@ -48,8 +48,6 @@ def select(index: RecordIndex, recipe: Recipe, files: Sequence[InputFile]) -> Se
     held_out = proportional(recipe.held_out, {name: float(number) for name, number in wanted.items()})
     asked = {name: wanted[name] + held_out[name] for name in wanted}
     available = index.available()
-    if not len(index):
-        raise UserError(f"no record fits the recipe; left out: {dict(index.left_out) or 'there were none'}")
     short = {name: number for name, number in asked.items() if available[name] < number}
     if short and recipe.shortfall == "refuse":
         lines = [
@@ -59,6 +57,8 @@ def select(index: RecordIndex, recipe: Recipe, files: Sequence[InputFile]) -> Se
             "too few records, and `shortfall` is refuse; nothing was written\n" + "\n".join(lines)
         )
     numbers = fill(asked, available)
+    if not any(numbers.values()):
+        raise UserError(f"no record fits the recipe; left out: {dict(index.left_out) or 'there were none'}")
     drawn = index.draw(numbers)
     mask = np.zeros(len(drawn), dtype=bool)
     if recipe.held_out:
