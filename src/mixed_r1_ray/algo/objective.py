@@ -53,9 +53,9 @@ class Objective:
         tokens: ResponseTokens,
         batch: BatchSize,
     ) -> Terms:
-        """logprobs, old_logprobs, entropy: (N,), the second without gradient; batch: size of the global
-        batch.
+        """The terms of some whole responses: logprobs, old_logprobs (no gradient) and entropy (N,) each.
 
+        batch: the size of the global batch, of which these may be a part.
         The KL term takes the loss's aggregation, as in TRL and verl. The entropy bonus is a mean over all
         tokens of the global batch, as in TRL (verl aggregates it like the loss), and the correction does not
         touch either.
