@@ -70,6 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_UNUSABLE
+    except OSError as error:
+        print(
+            f"error: {error.filename or arguments.out}: {error.strerror or error}; what is finished is kept",
+            file=sys.stderr,
+        )
+        return EXIT_UNUSABLE
     except KeyboardInterrupt:
         print("interrupted; run it again and it goes on with the first unfinished shard", file=sys.stderr)
         return EXIT_INTERRUPTED
