@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.config_load import load_config
 from mixed_r1_ray.data.check_plan import find_duplicates, of_part, plan_check
+from mixed_r1_ray.data.check_summary import Summary, print_summary
 from mixed_r1_ray.data.prompt_length import PromptLengths
 from mixed_r1_ray.data.reader import record_files
 from mixed_r1_ray.data.record_check import Fault, RecordPart, check_rows
@@ -30,36 +32,8 @@ from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.runtime import atomic
 
 EXIT_FAULTS = 1
-NAMED = 5  # rows a kind of fault
 SPEAK_EVERY_S = 10.0
 DROPPED = "dropped.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class PartResult:
-    """What a task found: rows by source, and faults."""
-
-    sources: dict[str, int]
-    faults: list[Fault]
-
-
-@dataclass
-class Summary:
-    """Counts over all parts; of each kind of fault the first few."""
-
-    sources: Counter = field(default_factory=Counter)
-    faulty: Counter = field(default_factory=Counter)  # source -> rows
-    kinds: Counter = field(default_factory=Counter)  # (source, field) -> rows
-    named: dict[tuple[str, str], list[Fault]] = field(default_factory=dict)
-
-    def add(self, result: PartResult) -> None:
-        self.sources.update(result.sources)
-        for fault in result.faults:
-            self.faulty[fault.source] += fault.num_rows
-            self.kinds[fault.source, fault.field] += fault.num_rows
-            named = self.named.setdefault((fault.source, fault.field), [])
-            if len(named) < NAMED:
-                named.append(fault)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,75 +61,83 @@ def check(
     fault and `dropped.jsonl`; a call that was cut off goes on there. Raises UserError where no file can be
     read at all, and where the disk is full.
     """
-    if drop is not None and drop.resolve() == (folder if folder.is_dir() else folder.parent).resolve():
+    folder, drop = folder.resolve(), drop and drop.resolve()  # tasks may run elsewhere
+    if drop is not None and drop == (folder if folder.is_dir() else folder.parent):
         raise UserError(f"--drop {drop}: is the folder that is read; name another")
-    summary = Summary()
-    files, results, rows_done = record_files(str(folder)), {}, 0
-    parts, bad_files = plan_check(files)
+    parts, bad_files = plan_check(record_files(str(folder)))
     duplicates = find_duplicates(parts)
-    names = [_shard_name(part) for part in parts]
+    shards = [drop and drop / _shard_name(part) for part in parts]
     if drop is not None:
-        prepare_folder(drop, names)
-    spoken = time.monotonic()
+        prepare_folder(drop, [shard.name for shard in shards])
+    summary, found = Summary(), {}
+    for fault in bad_files:
+        summary.add_fault(fault)
+    rows_done, spoken = 0, time.monotonic()
     with ray_for_data(num_cpus):
         calls = (
-            (number, part, of_part(duplicates, part), config, drop and drop / name)
-            for number, (part, name) in enumerate(zip(parts, names, strict=True))
+            (number, part, of_part(duplicates, part), config, shard)
+            for number, (part, shard) in enumerate(zip(parts, shards, strict=True))
         )
         for number, result in run_tasks(check_part, calls, what=f"a task that checks {folder}"):
-            results[number] = result
+            found[number] = result
             rows_done += sum(result.sources.values())
             if time.monotonic() - spoken > SPEAK_EVERY_S:
                 spoken = time.monotonic()
-                say(f"checked: {rows_done:,} records, {len(results)} of {len(parts)} parts")
-    ordered = [PartResult({}, bad_files), *(results[number] for number in range(len(parts)))]
-    for result in ordered:
-        summary.add(result)
+                say(f"checked: {rows_done:,} records, {len(found)} of {len(parts)} parts")
+    for number in range(len(parts)):
+        summary.merge(found[number])
     if drop is not None:
-        lines = (
-            json.dumps(asdict(fault), ensure_ascii=False) for result in ordered for fault in result.faults
-        )
-        atomic.write_text(drop / DROPPED, "".join(f"{line}\n" for line in lines))
+        _write_dropped(drop, bad_files, shards)
     return summary
 
 
 def check_part(
     number: int, part: RecordPart, duplicates: dict[int, str], config: Config | None, shard: Path | None
-) -> tuple[int, PartResult]:
-    """The task: checks one part and, where `shard` is given, writes its good records there."""
+) -> tuple[int, Summary]:
+    """The task: checks one part and, where `shard` is given, writes its good records there.
+
+    All faults of a part are kept with its shard; the summary has the first of each kind.
+    """
     if shard is None:
-        return number, _check_part(part, duplicates, config, lambda record: None)
-    made_of = fingerprint(
-        _code_version(),
-        file_fingerprint(part.file),
-        part.first,
-        part.last,
-        sorted(duplicates.items()),
-        repr(config),
-    )
+        return number, _check_part(part, duplicates, config, lambda record: None, lambda fault: None)
+    inputs = file_fingerprint(part.file), part.first, part.last, sorted(duplicates.items()), repr(config)
+    made_of = fingerprint(_code_version(), inputs)
     finished = finished_shard(shard, made_of)
     if finished is None:
+        faults: list[dict] = []
         with ShardWriter(shard, made_of) as writer:
-            result = _check_part(part, duplicates, config, writer.add)
-            writer.details.update(sources=result.sources, faults=[asdict(fault) for fault in result.faults])
-        return number, result
-    faults = [Fault(**fault) for fault in finished.details["faults"]]
-    return number, PartResult(finished.details["sources"], faults)
+            summary = _check_part(
+                part, duplicates, config, writer.add, lambda fault: faults.append(asdict(fault))
+            )
+            writer.details.update(sources=dict(summary.sources), faults=faults)
+        return number, summary
+    summary = Summary(sources=Counter(finished.details["sources"]))
+    for fault in finished.details["faults"]:
+        summary.add_fault(Fault(**fault))
+    return number, summary
 
 
 def _check_part(
-    part: RecordPart, duplicates: dict[int, str], config: Config | None, keep: Callable
-) -> PartResult:
+    part: RecordPart, duplicates: dict[int, str], config: Config | None, keep: Callable, drop: Callable
+) -> Summary:
     lengths = None if config is None else _prompt_lengths(repr(config), config)
-    sources: Counter[str] = Counter()
-    faults = []
+    summary = Summary()
     for checked in check_rows(part, duplicates, lengths):
-        sources[checked.source] += 1 if checked.fault is None else checked.fault.num_rows
-        if checked.record is not None:
+        summary.sources[checked.source] += 1 if checked.fault is None else checked.fault.num_rows
+        if checked.fault is None:
             keep(checked.record)
         else:
-            faults.append(checked.fault)
-    return PartResult(dict(sources), faults)
+            drop(checked.fault)
+            summary.add_fault(checked.fault)
+    return summary
+
+
+def _write_dropped(drop: Path, bad_files: Sequence[Fault], shards: Sequence[Path]) -> None:
+    """`dropped.jsonl`: a line for each fault, in the order of files and rows."""
+    with atomic.replacing(drop / DROPPED) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        kept = (fault for shard in shards for fault in finished_shard(shard).details["faults"])
+        for fault in itertools.chain(map(asdict, bad_files), kept):
+            file.write(json.dumps(fault, ensure_ascii=False) + "\n")
 
 
 def _prompt_lengths(key: str, config: Config) -> PromptLengths:
@@ -182,43 +164,17 @@ def _shard_name(part: RecordPart) -> str:
 def _code_version() -> str:
     """Changes with the rules: what older ones have found is found anew."""
     here = Path(__file__).parent
-    names = ("checking", "check_plan", "record_check", "giveaway", "prompt_length", "reader", "images")
+    names = (
+        "checking",
+        "check_plan",
+        "check_summary",
+        "record_check",
+        "giveaway",
+        "prompt_length",
+        "reader",
+        "images",
+    )
     return fingerprint(*((here / f"{name}.py").read_bytes() for name in names))
-
-
-def print_summary(summary: Summary, title: str) -> None:
-    """Prints records and faults by source, then each kind of fault with the first rows that have it."""
-    from rich.table import Table
-
-    from mixed_r1_ray.runtime.evaluation_table import as_text
-
-    table = Table(title=title, title_justify="left")
-    table.add_column("source")
-    for name in ("records", "good", "faulty"):
-        table.add_column(name, justify="right")
-    for source, count in sorted(summary.sources.items()):
-        faulty = summary.faulty[source]
-        table.add_row(source or "(unknown)", f"{count:,}", f"{count - faulty:,}", f"{faulty:,}")
-    print(as_text(table))
-    if not summary.kinds:
-        return
-    table = Table(title="faults", title_justify="left")
-    for name, justify in (
-        ("source", "left"),
-        ("field", "left"),
-        ("rows", "right"),
-        ("the first ones", "left"),
-    ):
-        table.add_column(name, justify=justify)
-    for (source, name), count in sorted(summary.kinds.items()):
-        rows = "\n".join(_describe(fault) for fault in summary.named[source, name])
-        table.add_row(source or "(unknown)", name, f"{count:,}" if count else "all", rows)
-    print(as_text(table))
-
-
-def _describe(fault: Fault) -> str:
-    place = fault.file if fault.row is None else f"{fault.file}, row {fault.row}"
-    return f"{place}{f' ({fault.id})' if fault.id else ''}: {fault.reason}"
 
 
 def _config(arguments: argparse.Namespace) -> Config | None:

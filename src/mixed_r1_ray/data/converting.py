@@ -53,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     conversion = Conversion(
         converter,
-        arguments.folder,
-        arguments.images or arguments.folder,
-        arguments.out,
+        arguments.folder.resolve(),  # tasks may run elsewhere
+        (arguments.images or arguments.folder).resolve(),
+        arguments.out.resolve(),
         arguments.split,
         arguments.fraction,
     )

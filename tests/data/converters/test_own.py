@@ -91,3 +91,24 @@ def test_a_cut_parquet_file_is_named(tmp_path, run):
     (tmp_path / "rows.parquet").write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match=r"rows\.parquet: cannot be read .*cut short"):
         run("parquet", tmp_path)
+
+
+def test_text_of_another_encoding_in_parquet_stops_with_the_files_name(tmp_path, run):
+    broken = pa.array([b"gr\xfcn"]).view(pa.string())
+    pq.write_table(pa.table({"question": broken, "answer": ["1"]}), tmp_path / "rows.parquet")
+    with pytest.raises(UserError, match=r"rows\.parquet: cannot be read"):
+        run("parquet", tmp_path, constants={"reward_type": "chart"})
+
+
+def test_arrow_files_of_save_to_disk_are_read(tmp_path, run):
+    from datasets import Dataset
+
+    rows = [
+        {"image_path": f"{n}.jpg", "ref_id": n, "sentences": [{"sent": "dog"}], "bbox": [1.0, 2.0, 5.0, 6.0]}
+        for n in range(3)
+    ]
+    Dataset.from_list(rows).save_to_disk(str(tmp_path / "train"))
+    for number in range(3):
+        put_picture(tmp_path / f"train2014/{number}.jpg")
+    records, _ = run("refcoco", tmp_path)
+    assert list(records) == ["refcoco-train-0-0", "refcoco-train-1-0", "refcoco-train-2-0"]

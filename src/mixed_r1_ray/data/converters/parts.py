@@ -55,19 +55,19 @@ class TablePart:
 
     def rows(self) -> Iterator[Row]:
         number = self.row
-        for batch in self._batches():
-            for values in batch.to_pylist():
-                yield Row(self.name, number, f"{self.file.stem}-{number:06d}", values)
-                number += 1
+        with readable(self.file):
+            for batch in self._batches():
+                for values in batch.to_pylist():
+                    yield Row(self.name, number, f"{self.file.stem}-{number:06d}", values)
+                    number += 1
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        with readable(self.file):
-            if self.file.suffix == ".arrow":
-                for batch in itertools.islice(_arrow_batches(self.file), self.first, self.last):
-                    yield from (batch.slice(start, BATCH) for start in range(0, batch.num_rows, BATCH))
-            else:
-                with pq.ParquetFile(self.file, buffer_size=READ_BYTES) as table:
-                    yield from table.iter_batches(BATCH, row_groups=range(self.first, self.last))
+        if self.file.suffix == ".arrow":
+            for batch in itertools.islice(_arrow_batches(self.file), self.first, self.last):
+                yield from (batch.slice(start, BATCH) for start in range(0, batch.num_rows, BATCH))
+        else:
+            with pq.ParquetFile(self.file, buffer_size=READ_BYTES) as table:
+                yield from table.iter_batches(BATCH, row_groups=range(self.first, self.last))
 
 
 Part = AnnotationPart | TablePart
