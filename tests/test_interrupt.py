@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from mixed_r1_ray.interrupt import StopRequest, interrupt_on_sigterm
+from mixed_r1_ray import interrupt
+from mixed_r1_ray.interrupt import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -53,11 +54,30 @@ def test_off_the_main_thread_signals_are_left_alone():
     assert seen == [(signal.getsignal(signal.SIGTERM), False)]
 
 
-def test_sigterm_interrupts_as_ctrl_c_does():
-    former = signal.getsignal(signal.SIGTERM)
-    try:
-        interrupt_on_sigterm()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, former)
+@pytest.fixture
+def catching(monkeypatch):
+    """Handlers as a run has them, taken off again afterwards."""
+    monkeypatch.setattr(interrupt, "_interrupted", threading.Event())
+    former = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
+    interrupt.catch_interrupts()
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", interrupt.SIGNALS)
+def test_signal_outside_the_loop_interrupts(catching, number):
+    interrupt.raise_if_interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interrupt_that_a_finalizer_swallowed_comes_back(catching):
+    class Swallows:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    Swallows()
+    with pytest.raises(KeyboardInterrupt):
+        interrupt.raise_if_interrupted()

@@ -9,10 +9,25 @@ from collections.abc import Callable
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def interrupt_on_sigterm() -> None:
-    """Makes SIGTERM, which schedulers send, do what Ctrl-C does: raise KeyboardInterrupt."""
+_interrupted = threading.Event()
+
+
+def catch_interrupts() -> None:
+    """Makes SIGTERM, which schedulers send, do what Ctrl-C does, and lets none of them be lost."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in SIGNALS:
+            signal.signal(number, _interrupt)
+
+
+def raise_if_interrupted() -> None:
+    """Raises KeyboardInterrupt where a signal came and what it raised was swallowed, as callbacks and finalizers do."""
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+def _interrupt(number: int, frame) -> None:
+    _interrupted.set()
+    raise KeyboardInterrupt
 
 
 class StopRequest:

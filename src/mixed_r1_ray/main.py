@@ -55,10 +55,10 @@ def _dispatch(argv: list[str]) -> None:
         return
 
     from .environment import prepare_environment
-    from .interrupt import interrupt_on_sigterm
+    from .interrupt import catch_interrupts
 
     prepare_environment(config)
-    interrupt_on_sigterm()
+    catch_interrupts()
     if config.reward.custom is not None:
         from .rewards.custom import check_loads
 

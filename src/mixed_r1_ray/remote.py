@@ -9,6 +9,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.interrupt import raise_if_interrupted
 
 
 class ActorFailure(UserError):
@@ -25,6 +26,7 @@ def fetch(refs: Any, *, what: str, deadline_s: float) -> Any:
     Raises the UserError that an actor raised as it was raised there, and ActorFailure, naming `what`, for all
     else: ActorDied where the process is gone.
     """
+    raise_if_interrupted()
     try:
         return ray.get(refs, timeout=deadline_s)
     except GetTimeoutError:
