@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mixed_r1_ray.data.images import ImageError, decode_image
+from mixed_r1_ray.data.images import ImageError, decode_image, read_size
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -212,3 +212,28 @@ def test_damaged_bytes_decode_or_are_refused_but_never_crash(file_format, data):
     except ImageError:
         return
     assert decoded.dtype == np.uint8 and decoded.ndim == 3 and decoded.shape[2] == 3
+
+
+def test_what_is_said_of_unknown_bytes_is_the_same_each_time():
+    reasons = set()
+    for _ in range(3):
+        with pytest.raises(ImageError) as caught:
+            decode_image(b"<html>404</html>")
+        reasons.add(str(caught.value))
+    assert reasons == {"cannot be decoded (it is in no known format)"}
+
+
+@pytest.mark.parametrize("orientation, size", [(1, (40, 30)), (3, (40, 30)), (6, (30, 40)), (8, (30, 40))])
+def test_the_size_in_the_header_is_that_of_the_decoded_picture(orientation, size):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(photo(), "JPEG", exif=exif)
+    height, width, _ = decode_image(data).shape
+    assert read_size(data) == size == (width, height)
+
+
+def test_a_long_side_is_refused_before_the_picture_is_decoded():
+    data = encoded(Image.new("1", (20_001, 2)))
+    for read in (decode_image, read_size):
+        with pytest.raises(ImageError, match="has 20001x2 pixels"):
+            read(data)

@@ -42,32 +42,27 @@ class Summary:
 
 def print_summary(summary: Summary, title: str) -> None:
     """Prints records and faults by source, then each kind of fault with the first rows that have it."""
+    from rich.markup import escape
     from rich.table import Table
 
     from mixed_r1_ray.runtime.evaluation_table import as_text
 
-    table = Table(title=title, title_justify="left")
-    table.add_column("source")
-    for name in ("records", "good", "faulty"):
+    fields = sorted({name for _, name in summary.kinds})
+    table = Table("source")
+    for name in ("records", "good", *fields):
         table.add_column(name, justify="right")
     for source, count in sorted(summary.sources.items()):
-        faulty = summary.faulty[source]
-        table.add_row(source or "(unknown)", f"{count:,}", f"{count - faulty:,}", f"{faulty:,}")
-    print(as_text(table))
-    if not summary.kinds:
-        return
-    table = Table(title="faults", title_justify="left")
-    for name, justify in (
-        ("source", "left"),
-        ("field", "left"),
-        ("rows", "right"),
-        ("the first ones", "left"),
-    ):
-        table.add_column(name, justify=justify)
+        by_field = (f"{summary.kinds[source, name]:,}" for name in fields)
+        table.add_row(
+            escape(source) or "(unknown)", f"{count:,}", f"{count - summary.faulty[source]:,}", *by_field
+        )
+    print(f"{title}\n{as_text(table)}")
     for (source, name), count in sorted(summary.kinds.items()):
-        rows = "\n".join(_describe(fault) for fault in summary.named[source, name])
-        table.add_row(source or "(unknown)", name, f"{count:,}" if count else "all", rows)
-    print(as_text(table))
+        named = summary.named[source, name]
+        print(f"{source or '(unknown)'}, {name}: {f'{count:,} records' if count else 'a file'}")
+        print("\n".join(f"  {_describe(fault)}" for fault in named))
+        if count > sum(fault.num_rows for fault in named):
+            print("  …")
 
 
 def _describe(fault: Fault) -> str:

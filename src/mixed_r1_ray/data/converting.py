@@ -116,7 +116,7 @@ def write_part(conversion: Conversion, part: Part, number: int, made_of: str) ->
             except Skip as reason:
                 skipped[str(reason)] += 1
                 if len(examples.setdefault(str(reason), [])) < EXAMPLES:
-                    examples[str(reason)].append(str(row))
+                    examples[str(reason)].append(f"{row} ({reason.detail})" if reason.detail else str(row))
         writer.details.update(sources=dict(sources), skipped=dict(skipped), examples=examples)
     return number, writer.shard
 
@@ -128,7 +128,7 @@ def records_of(row: Row, conversion: Conversion, pictures: PictureFolder) -> Ite
     except KeyError as error:
         raise Skip(f"misses the field {error}") from None
     except (AttributeError, TypeError, IndexError) as error:
-        raise Skip(f"has a field of another type than the layout says ({error})") from None
+        raise Skip("has a field of another type than the layout says", str(error)) from None
     for example in examples:
         loaded = [pictures.load(picture) for picture in example.images]
         yield _record(example, row, conversion, loaded)
@@ -194,28 +194,22 @@ def _code_version() -> str:
 
 def print_summary(conversion: Conversion, shards: Sequence[Shard]) -> None:
     """Prints records by source, then what was left out and why, with the first rows of each reason."""
+    from rich.markup import escape
     from rich.table import Table
 
     from mixed_r1_ray.runtime.evaluation_table import as_text
 
-    table = Table(title=f"{conversion.out}: {len(shards)} shards", title_justify="left")
-    table.add_column("source")
+    table = Table("source")
     table.add_column("records", justify="right")
     for source, count in sorted(_total(shards, "sources").items()):
-        table.add_row(source, f"{count:,}")
-    print(as_text(table))
+        table.add_row(escape(source), f"{count:,}")
+    print(f"{conversion.out}, shards: {len(shards)}\n{as_text(table)}")
     skipped = _total(shards, "skipped")
-    if not skipped:
-        return
-    table = Table(
-        title=f"left out: {sum(skipped.values()):,} rows of {conversion.converter.name}", title_justify="left"
-    )
-    for name, justify in (("reason", "left"), ("rows", "right"), ("the first ones", "left")):
-        table.add_column(name, justify=justify)
+    if skipped:
+        print(f"rows of {conversion.converter.name} left out: {sum(skipped.values()):,}")
     for reason, count in skipped.most_common():
         named = [row for shard in shards for row in shard.details["examples"].get(reason, ())][:EXAMPLES]
-        table.add_row(reason, f"{count:,}", "; ".join(named))
-    print(as_text(table))
+        print(f"{count:>9,}  {reason}: {'; '.join(named)}{'; …' if count > len(named) else ''}")
 
 
 def _total(shards: Sequence[Shard], name: str) -> Counter[str]:

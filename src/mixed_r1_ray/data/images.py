@@ -43,7 +43,7 @@ def read_size(data: bytes) -> tuple[int, int]:
 @contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
     """The picture, not decoded yet; whatever goes wrong with it in the block is an ImageError."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -57,6 +57,8 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
                 yield picture
     except ImageError:
         raise
+    except UnidentifiedImageError:  # its text holds an address, which differs from run to run
+        raise ImageError("cannot be decoded (it is in no known format)") from None
     except Exception as error:  # on damaged bytes Pillow's many readers raise nearly anything
         raise ImageError(f"cannot be decoded ({error})") from error
 

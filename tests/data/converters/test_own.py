@@ -112,3 +112,13 @@ def test_arrow_files_of_save_to_disk_are_read(tmp_path, run):
         put_picture(tmp_path / f"train2014/{number}.jpg")
     records, _ = run("refcoco", tmp_path)
     assert list(records) == ["refcoco-train-0-0", "refcoco-train-1-0", "refcoco-train-2-0"]
+
+
+def test_pictures_that_cannot_be_used_are_one_reason_whatever_is_wrong_with_each(tmp_path, run):
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(picture_bytes()[:number] + b"html")
+    put_lines(
+        tmp_path / "rows.jsonl", *({"question": "?", "answer": "1", "image": f"{n}.png"} for n in range(4))
+    )
+    records, skipped = run("jsonl", tmp_path, constants={"reward_type": "chart"})
+    assert records == {} and skipped == {"its picture cannot be used": 4}

@@ -13,7 +13,11 @@ Picture = bytes | tuple[str, ...]
 
 
 class Skip(ValueError):
-    """A row that makes no record, and why. One reason a kind of fault: they are counted."""
+    """A row that makes no record, and why. Rows are counted by reason; detail is what differs between them."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(reason)
+        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,4 +43,4 @@ def _with_size(data: bytes) -> tuple[bytes, tuple[int, int]]:
     try:
         return data, read_size(data)
     except ImageError as error:
-        raise Skip(f"its picture {error}") from None
+        raise Skip("its picture cannot be used", str(error)) from None
