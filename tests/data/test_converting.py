@@ -13,7 +13,8 @@ from PIL import Image
 from mixed_r1_ray.data.__main__ import main
 from mixed_r1_ray.data.converters import own, parts
 from mixed_r1_ray.data.converters.base import Row
-from mixed_r1_ray.data.converting import Conversion, chosen, convert
+from mixed_r1_ray.data.converters.writing import Conversion, chosen
+from mixed_r1_ray.data.converting import convert
 from mixed_r1_ray.data.shards import finished_shards
 from mixed_r1_ray.data.tasks import ray_for_data, run_tasks
 from mixed_r1_ray.errors import UserError

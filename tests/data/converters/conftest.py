@@ -7,7 +7,7 @@ import pytest
 
 from mixed_r1_ray.data.converters import find_converter
 from mixed_r1_ray.data.converters.parts import plan_parts
-from mixed_r1_ray.data.converting import Conversion, write_part
+from mixed_r1_ray.data.converters.writing import Conversion, write_part
 from mixed_r1_ray.data.schema import Record
 from mixed_r1_ray.rewards import validate_gold
 

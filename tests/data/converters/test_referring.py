@@ -94,3 +94,16 @@ def test_hub_form_with_width_and_height_and_pictures_inside(tmp_path, run):
     records, _ = run("refcoco_plus", tmp_path, split="val")
     assert list(records) == ["refcoco_plus-val-000000581857_0-0", "refcoco_plus-val-000000581857_0-1"]
     assert [json.loads(record.answer) for record in records.values()] == [[10, 20, 40, 60]] * 2
+
+
+def test_split_test_is_not_split_test_a(tmp_path, run):
+    row = {
+        "question_id": "1",
+        "image": {"bytes": picture_bytes(100, 80), "path": None},
+        "answer": ["dog"],
+        "bbox": [1.0, 2.0, 3.0, 4.0],
+    }
+    for name, question_id in (("test", "9"), ("testA", "10"), ("testB", "11")):
+        put_hub(tmp_path / f"data/{name}-00000-of-00001.parquet", [row | {"question_id": question_id}])
+    assert list(run("refcoco", tmp_path, split="test")[0]) == ["refcoco-test-9-0"]
+    assert list(run("refcoco", tmp_path, split="testA")[0]) == ["refcoco-testA-10-0"]

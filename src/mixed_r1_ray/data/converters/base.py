@@ -13,7 +13,7 @@ Picture = bytes | tuple[str, ...]
 
 
 class Skip(ValueError):
-    """A row that makes no record, and why. Rows are counted by reason; detail is what differs between them."""
+    """A row that makes no record, and why. Rows are counted by reason; detail is what differs."""
 
     def __init__(self, reason: str, detail: str = ""):
         super().__init__(reason)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,8 +114,9 @@ def plan_parts(converter: Converter, folder: Path, split: str) -> Iterator[Part]
 def hub_files(folder: Path, split: str, any_name: bool = False) -> list[Path]:
     """Parquet files SPLIT*.parquet at any depth, or Arrow files in SPLIT/, in order."""
     names = VALIDATION.get(split, (split,))
+    begins = re.compile(rf"(?:{'|'.join(map(re.escape, names))})(?![A-Za-z0-9])")  # `test` is not `testA`
     files = [path for path in sorted(folder.rglob("*.parquet")) if not path.name.startswith(".")]
-    chosen = [path for path in files if any_name or path.name.startswith(names) or path.parent.name in names]
+    chosen = [path for path in files if any_name or begins.match(path.name) or path.parent.name in names]
     return chosen or [path for path in sorted(folder.rglob("*.arrow")) if path.parent.name in names]
 
 
