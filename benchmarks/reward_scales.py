@@ -1,23 +1,21 @@
 """What each way of scaling mixed rewards does to learning, on the quickstart's mixture.
 
-    python benchmarks/reward_scales.py [--steps 120] [--seed 0] [--svg docs/reward_scales.svg]
+    python benchmarks/reward_scales.py [--steps 80] [--seed 0] [--svg docs/reward_scales.svg]
 
 Trains from one warm start once for each setting, same prompts and seeds, evaluates before and after on the held-out
-split, prints the paired differences by type, and draws the training rewards. Runs are kept under
-runs/reward_scales and continue where they were stopped.
+split, prints the paired differences by type, and draws them. Runs are kept under runs/reward_scales and continue
+where they were stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from html import escape
 from pathlib import Path
 
-from mixed_r1_ray.runtime.charts import HEIGHT, WIDTH, Series, line_chart
-from mixed_r1_ray.runtime.evaluation_table import compare, load_results
+from mixed_r1_ray.runtime.evaluation_table import PairedDifference, compare, load_results
 
 TYPES = ("matching", "chart", "iou", "open_ended")
 SETTINGS = {
@@ -27,18 +25,20 @@ SETTINGS = {
     "none": ("algo.scale_rewards=none",),
     "normalize_then_sum": ("algo.multi_objective_aggregation=normalize_then_sum", "algo.std_floor=0"),
 }
-COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e")
+MODES = ("sampled", "greedy")
+LABELS, PANEL, TOP, ROW = 150, 190, 32, 38  # pixels of the figure
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--svg", type=Path, default=Path("docs/reward_scales.svg"))
     options = parser.parse_args()
     folders = {name: train(name, options.steps, options.seed) for name in SETTINGS}
-    print_table(folders, options.steps)
-    options.svg.write_text(figure(folders), encoding="utf-8")
+    results = {name: changes(folder, options.steps) for name, folder in folders.items()}
+    print_table(results, options.steps)
+    options.svg.write_text(figure(results), encoding="utf-8")
     print(f"drawn: {options.svg}")
 
 
@@ -51,50 +51,62 @@ def train(name: str, steps: int, seed: int) -> Path:
     return Path("runs/reward_scales") / run
 
 
-def print_table(folders: dict[str, Path], steps: int) -> None:
-    """Held-out sampled and greedy task rewards: after minus before, paired by prompt, by type."""
+def changes(folder: Path, steps: int) -> dict[tuple[str, str], PairedDifference]:
+    """Held-out task rewards after minus before, paired by prompt, by type and mode."""
+    before, after = (load_results(folder / "evals", step) for step in (0, steps))
+    return {(change.reward_type, change.mode): change for change in compare(before, after)}
+
+
+def print_table(results: dict[str, dict], steps: int) -> None:
+    """The changes by type, a row a setting and mode."""
     print(f"\n| {steps} steps | mode | " + " | ".join(TYPES) + " |")
     print("|---|---|" + "---|" * len(TYPES))
-    for name, folder in folders.items():
-        before, after = (load_results(folder / "evals", step) for step in (0, steps))
-        for mode in ("sampled", "greedy"):
-            cells = {
-                change.reward_type: f"{change.difference:+.3f} ± {change.standard_error:.3f}"
-                for change in compare(before, after)
-                if change.mode == mode
-            }
-            print(f"| {name} | {mode} | " + " | ".join(cells[kind] for kind in TYPES) + " |")
+    for name, found in results.items():
+        for mode in MODES:
+            cells = [f"{found[kind, mode].difference:+.3f} ± {found[kind, mode].standard_error:.3f}" for kind in TYPES]
+            print(f"| {name} | {mode} | " + " | ".join(cells) + " |")
 
 
-def figure(folders: dict[str, Path]) -> str:
-    """One panel a type, one line a setting."""
-    panels = []
-    for number, kind in enumerate(TYPES):
-        lines = [
-            Series(name, rewards(folder, kind), f"s{place}") for place, (name, folder) in enumerate(folders.items())
-        ]
-        x, y = (number % 2) * WIDTH, 40 + (number // 2) * (HEIGHT + 24)
-        chart = line_chart(lines).replace("<svg ", f'<svg x="{x}" y="{y + 14}" width="{WIDTH}" height="{HEIGHT}" ', 1)
-        panels.append(f'<text x="{x + 44}" y="{y + 8}" class="title">{kind}: task reward while training</text>{chart}')
-    legend = "".join(
-        f'<text x="{20 + 140 * place}" y="20" fill="{colour}">{escape(name)}</text>'
-        for place, (name, colour) in enumerate(zip(folders, COLOURS, strict=True))
+def figure(results: dict[str, dict]) -> str:
+    """One panel a type, one row a setting: change ± two standard errors, sampled filled, greedy hollow."""
+    height = TOP + ROW * len(results) + 24
+    labels = "".join(
+        f'<text x="{LABELS - 10}" y="{TOP + ROW * row + 22}" text-anchor="end">{escape(name)}</text>'
+        for row, name in enumerate(results)
     )
-    strokes = "".join(f".s{place}{{stroke:{colour}}}" for place, colour in enumerate(COLOURS))
+    panels = "".join(_panel(kind, LABELS + number * (PANEL + 16), results) for number, kind in enumerate(TYPES))
+    width = LABELS + len(TYPES) * (PANEL + 16)
     style = (
-        "text{font:12px sans-serif}.title{font-weight:bold}.tick{font-size:11px;fill:#666}.grid{stroke:#ddd}"
-        f".line{{fill:none;stroke-width:2}}.raw{{display:none}}.tip{{fill:transparent}}{strokes}"
+        "text{font:12px sans-serif;fill:#333}.title{font-weight:bold}.tick{font-size:11px;fill:#777}"
+        "line{stroke:#1f77b4;stroke-width:2}.zero{stroke:#bbb;stroke-width:1}circle{fill:#1f77b4;stroke:#1f77b4}"
+        ".greedy{stroke:#ff7f0e}circle.greedy{fill:white}"
     )
-    width, height = 2 * WIDTH, 40 + 2 * (HEIGHT + 24)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"><style>{style}</style>'
-        f'<rect width="{width}" height="{height}" fill="white"/>{legend}{"".join(panels)}</svg>\n'
+        f'<rect width="{width}" height="{height}" fill="white"/>{labels}{panels}</svg>\n'
     )
 
 
-def rewards(folder: Path, kind: str) -> list[tuple[float, float]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [(line["step"], line[f"reward/{kind}"]) for line in lines if f"reward/{kind}" in line]
+def _panel(kind: str, left: int, results: dict[str, dict]) -> str:
+    found = [(row, mode, each[kind, mode]) for row, each in enumerate(results.values()) for mode in MODES]
+    reach = max(abs(change.difference) + 2 * change.standard_error for _, _, change in found)
+
+    def place(value: float) -> float:
+        return left + PANEL * (0.25 + 0.72 * value / reach)
+
+    bottom = TOP + ROW * len(results)
+    parts = [
+        f'<text class="title" x="{left}" y="20">{kind}</text>',
+        f'<line class="zero" x1="{place(0):.1f}" x2="{place(0):.1f}" y1="{TOP}" y2="{bottom}"/>',
+        f'<text class="tick" x="{place(0):.1f}" y="{bottom + 15}" text-anchor="middle">0</text>',
+        f'<text class="tick" x="{place(reach):.1f}" y="{bottom + 15}" text-anchor="end">+{reach:.2g}</text>',
+    ]
+    for row, mode, change in found:
+        y = TOP + ROW * row + (13 if mode == "sampled" else 25)
+        low, high = (place(max(change.difference + sign * 2 * change.standard_error, -reach / 3)) for sign in (-1, 1))
+        parts.append(f'<line class="{mode}" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<circle class="{mode}" cx="{place(change.difference):.1f}" cy="{y}" r="4"/>')
+    return "".join(parts)
 
 
 if __name__ == "__main__":
