@@ -12,6 +12,12 @@ from mixed_r1_ray import interrupt
 from mixed_r1_ray.interrupt import StopRequest
 
 
+@pytest.fixture(autouse=True)
+def _not_interrupted(monkeypatch):
+    """What is remembered of a signal ends with the test."""
+    monkeypatch.setattr(interrupt, "_interrupted", threading.Event())
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_first_signal_asks_and_second_stops(number):
     said = []
@@ -24,6 +30,8 @@ def test_first_signal_asks_and_second_stops(number):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert said == ["stopping soon; once more to stop at once"]
+    with pytest.raises(KeyboardInterrupt):  # the second one is remembered too, should it be swallowed
+        interrupt.raise_if_interrupted()
 
 
 def test_different_signals_count_together():
@@ -55,9 +63,8 @@ def test_off_the_main_thread_signals_are_left_alone():
 
 
 @pytest.fixture
-def catching(monkeypatch):
+def catching():
     """Handlers as a run has them, taken off again afterwards."""
-    monkeypatch.setattr(interrupt, "_interrupted", threading.Event())
     former = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
     interrupt.catch_interrupts()
     yield

@@ -57,6 +57,6 @@ class StopRequest:
 
     def _receive(self, number: int, frame) -> None:
         if self.requested:
-            raise KeyboardInterrupt
+            _interrupt(number, frame)
         self.requested = True
         self._say(f"{self._promise}; once more to stop at once")

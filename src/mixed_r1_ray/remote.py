@@ -39,6 +39,7 @@ def fetch(refs: Any, *, what: str, deadline_s: float) -> Any:
 
 def wait_for(refs: Sequence[Any], *, what: str, deadline_s: float) -> None:
     """Waits until all of `refs` are made, without bringing them here."""
+    raise_if_interrupted()
     if not refs:
         return
     done, missing = ray.wait(list(refs), num_returns=len(refs), timeout=deadline_s, fetch_local=False)
