@@ -79,7 +79,7 @@ def commit(folder: Path, state: dict[str, Any], keep: int | None = None) -> Chec
         folder,
     ):
         atomic.flush_to_disk(path)
-    final = root / f"step_{step:06d}"
+    final = folder_of(root, step)
     replaced = _put_aside(final) if final.exists() else None
     os.replace(folder, final)
     if replaced is not None:
@@ -104,6 +104,16 @@ def newest_valid(root: Path) -> tuple[Checkpoint | None, list[str]]:
         except UserError as error:
             faults.append(str(error))
     return None, faults
+
+
+def steps_of(root: Path) -> list[int]:
+    """Steps that have a checkpoint, newest first; whether it is whole, `verify` says."""
+    return [step for step, _ in _steps(root)]
+
+
+def folder_of(root: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return root / f"step_{step:06d}"
 
 
 def verify(path: Path) -> Checkpoint:

@@ -60,6 +60,10 @@ METRICS: dict[str, str] = {
         )
     },
     **{
+        f"eval/{mode}/mean": f"mean of the held-out task rewards by type, each type the same weight, {mode}"
+        for mode in ("greedy", "sampled")
+    },
+    **{
         f"eval/{mode}/format": f"held-out fraction in the demanded format, {mode}"
         for mode in ("greedy", "sampled")
     },
