@@ -11,10 +11,10 @@ import torch
 import yaml
 from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file, save_file
+from written_checkpoints import write_checkpoint
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.export import export, main
-from mixed_r1_ray.runtime.checkpoints import write_checkpoint
 from mixed_r1_ray.runtime.evaluation_table import EvalResult, save_results, summarise
 from mixed_r1_ray.runtime.metrics import MetricsLog
 from mixed_r1_ray.runtime.run_dir import open_run_dir

@@ -9,6 +9,7 @@ import traceback
 from pathlib import Path
 
 from .errors import ConfigError, UserError
+from .redaction import redact
 
 EXIT_FAILED = 1
 EXIT_BAD_CONFIG = 2
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except Exception:
-        traceback.print_exc()
+        print(redact(traceback.format_exc()), end="", file=sys.stderr)
         return EXIT_FAILED
     return 0
 
@@ -77,7 +78,7 @@ def _show(config) -> None:
     from .environment import cluster_address
 
     console = Console(highlight=False, soft_wrap=True)
-    console.print(config_to_yaml(config), markup=False)
+    console.print(redact(config_to_yaml(config)), markup=False)
     plan = make_plan(config)
     console.print(plan.table())
     address = cluster_address(config)
@@ -97,7 +98,7 @@ def _show(config) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(redact(f"error: {message}"), file=sys.stderr)
     return code
 
 
