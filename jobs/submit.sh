@@ -21,8 +21,11 @@ if secret:
 print(json.dumps({
     "working_dir": ".",
     "py_modules": ["src/mixed_r1_ray"],
-    "excludes": ["/.git", "/.venv", "/runs", "/wandb", "/data", "/tests", "/build", "/dist", "*.safetensors", "*.parquet"],
-    "env_vars": {name: os.environ[name] for name in sys.argv[1:] if name in os.environ},
+    # Patterns hold below the working directory and below the module alike.
+    "excludes": ["/.git", "/.venv", "/runs", "/wandb", "/tests", "/build", "/dist"]
+    + ["*." + end for end in "safetensors bin pt gguf parquet arrow zip tar gz jpg jpeg png".split()],
+    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "600"}  # a run that is stopped finishes its step and writes a checkpoint
+    | {name: os.environ[name] for name in sys.argv[1:] if name in os.environ},
 }))
 PYTHON
 )

@@ -114,9 +114,24 @@ def test_submit_sends_the_checkout_without_what_is_large_and_forwards_what_is_na
     assert words[-5:] == ["python", "-m", "mixed_r1_ray.main", "conf=internvl_8b", "run.name=a b"]
     sent = json.loads(words[words.index("--runtime-env-json") + 1])
     assert sent["env_vars"].items() >= {"HF_HOME": "/shared/hf", "MINE": "1"}.items()
+    assert sent["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"] == "600"
     assert {"/runs", "/.venv", "*.safetensors"} <= set(sent["excludes"]) and sent["py_modules"] == ["src/mixed_r1_ray"]
     assert "sec" * 9 not in " ".join(words)
     assert "RAY_AUTH_MODE=token" in (tools / "record.env").read_text()
+
+
+def test_what_submit_leaves_out_is_no_part_of_the_program(tools):
+    from ray._private.runtime_env.packaging import _get_excludes
+
+    record(tools, "ray")
+    run(tools, "submit.sh", "conf=quickstart")
+    words = recorded(tools)[0]
+    excludes = json.loads(words[words.index("--runtime-env-json") + 1])["excludes"]
+    for root, folders in ((ROOT, ["src", "conf", "jobs"]), (ROOT / "src" / "mixed_r1_ray", ["."])):
+        left_out = _get_excludes(root, excludes)
+        files = [path for folder in folders for path in (root / folder).rglob("*") if path.is_file()]
+        assert len(files) > 10 and not [path for path in files if left_out(path)]
+    assert _get_excludes(ROOT, excludes)(ROOT / "runs" / "one" / "metrics.jsonl")
 
 
 def test_submit_refuses_to_forward_a_secret(tools):

@@ -64,6 +64,22 @@ def test_learner_ranks_on_two_nodes_train_one_policy(cluster, cache, tmp_path):
     assert len(places["LearnerWorker"]) == 2 and not places["LearnerWorker"] & places["RolloutWorker"], places
 
 
+def test_a_job_that_is_stopped_finishes_its_step_and_writes_a_checkpoint(cluster, cache, tmp_path):
+    words = ["bash", "jobs/submit.sh", "conf=quickstart", *TINY, *APART, "run.max_steps=1000", f"tiny.cache_dir={cache}"]
+    words += [f"run.dir={tmp_path}", "run.name=job"]
+    inside = {"env": cluster.environment | {"SUBMIT": "--no-wait --submission-id=stopped"}, "cwd": ROOT}
+    subprocess.run(cluster.nodes[0].command(*words), check=True, timeout=START_S, **inside)
+    metrics, deadline = tmp_path / "job" / "metrics.jsonl", time.monotonic() + START_S
+    while not (metrics.exists() and "reward/mean" in metrics.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    stop = cluster.nodes[0].command("ray", "job", "stop", "stopped", "--address=http://127.0.0.1:8265")
+    authorised = cluster.environment | {"RAY_AUTH_MODE": "token"}
+    subprocess.run(stop, env=authorised, check=True, timeout=START_S, capture_output=True)
+    last = steps(tmp_path)[-1]
+    assert (tmp_path / "job" / "checkpoints" / "latest").resolve().name == f"step_{last:06d}"
+
+
 def test_nobody_is_let_in_without_the_token(cluster):
     head = cluster.nodes[0]
     wrong = cluster.environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
