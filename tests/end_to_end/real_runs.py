@@ -87,7 +87,7 @@ class RealRun:
 
         mine = self.processes()
         return {
-            connection.laddr.ip
+            connection.laddr.ip.removeprefix("::ffff:")  # an IPv4 address on an IPv6 socket
             for connection in psutil.net_connections("inet")
             if connection.status == psutil.CONN_LISTEN and connection.pid in mine
         }
