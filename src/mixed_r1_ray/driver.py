@@ -50,7 +50,7 @@ class Driver:
         self.journal.report(self.parts.eval_pictures)
 
     def train_step(self, step: int) -> dict[str, float]:
-        """One optimizer step on fresh samples of the current weights; returns its metrics."""
+        """Samples with the current weights and learns from it; returns the step's metrics."""
         parts, config, clock = self.parts, self.config, Clock()
         with clock.phase("generate"):
             prompts = parts.train_data.load_batch(parts.order.batch(step))

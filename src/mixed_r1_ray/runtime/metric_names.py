@@ -19,6 +19,8 @@ METRICS: dict[str, str] = {
     "data/bad_rows": "rows of the data set skipped so far",
     "data/epoch": "passes over the training data, with fraction",
     "kl/reference": "mean KL(policy || reference) a token, k3 estimate, nats",
+    "kl/old": "mean KL(old policy || policy) a token, k3 estimate, nats",
+    "updates": "optimizer steps on the batch; what the learner reports is their mean",
     "loss/policy": "policy loss of the update, corrected, without KL term and entropy bonus",
     "entropy": "mean entropy of the policy a token, nats",
     "grad_norm": "norm of the gradient before clipping",
