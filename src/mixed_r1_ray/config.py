@@ -239,6 +239,10 @@ class AlgoConfig:
     overlong_penalty_factor: NonNegative = 1.0
     #: Responses cut at rollout.max_new_tokens are left out of the loss; their group's mean still has them.
     mask_truncated: bool = False
+    #: Groups whose samples all earned the same are set aside, and further prompts of their type sampled for them.
+    dynamic_sampling: bool = False
+    #: dynamic_sampling: most times a step samples further; then groups without a difference fill the batch.
+    max_refills: Count = 4
     #: Importance weights of trainer to engine, of each token or each response (the product of its tokens').
     rollout_correction: Literal["none", "token", "sequence"] = "none"
     #: Weights above rollout_correction_max are lowered to it; or those outside a band become 0.

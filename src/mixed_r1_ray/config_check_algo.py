@@ -137,6 +137,13 @@ def _engine_is_corrected_once(config: Config) -> str | None:
     return None
 
 
+def _refills_are_asked_for(config: Config) -> str | None:
+    algo, default = config.algo, AlgoConfig()
+    if not algo.dynamic_sampling and algo.max_refills != default.max_refills:
+        return f"algo.max_refills {algo.max_refills} bounds algo.dynamic_sampling, which is off; set it to true"
+    return None
+
+
 ALGO_CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _estimator_agrees_with_scale,
     _aggregation_agrees_with_scale,
@@ -148,4 +155,5 @@ ALGO_CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _overlong_buffer_fits,
     _correction_is_asked_for,
     _engine_is_corrected_once,
+    _refills_are_asked_for,
 )

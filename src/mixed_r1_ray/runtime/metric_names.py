@@ -30,6 +30,13 @@ METRICS: dict[str, str] = {
     "length/unfinished_fraction": "fraction of responses cut at max_new_tokens",
     "group/zero_variance_fraction": "fraction of groups whose samples all earned the same: no gradient",
     **{f"group/zero_variance_fraction/{kind}": f"the same over {kind} groups" for kind in REWARD_TYPES},
+    "dynamic_sampling/refills": "times that the step sampled further prompts",
+    "dynamic_sampling/generated_groups": "groups generated for the step; reward/* and group/* are over all of them",
+    "dynamic_sampling/filled_groups": "groups without a difference that the step learned from all the same",
+    **{
+        f"dynamic_sampling/zero_variance_fraction/{kind}": f"fraction of the generated {kind} groups set aside"
+        for kind in REWARD_TYPES
+    },
     "mismatch/logprob_abs_max": "largest |engine - trainer| log-probability of a sampled token",
     "mismatch/logprob_abs_mean": "mean |engine - trainer| log-probability",
     "mismatch/kl": "KL(engine || trainer) a token, k3 estimate, nats",
