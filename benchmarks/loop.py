@@ -45,7 +45,7 @@ class Loop:
 
     def rows(self, step: int) -> list[int]:
         """Rows of the training split that `step` asks."""
-        return self._driver.parts.order.batch(step)
+        return self._driver.parts.sampler.order.batch(step)
 
     def step(self, step: int) -> Step:
         begun, cpu_begun = time.perf_counter(), self._cpu_seconds()

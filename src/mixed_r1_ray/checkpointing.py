@@ -8,19 +8,23 @@ from mixed_r1_ray.policy.group import LearnerGroup
 from mixed_r1_ray.runtime import checkpoints
 from mixed_r1_ray.runtime.journal import Journal
 from mixed_r1_ray.runtime.run_dir import RunDir
+from mixed_r1_ray.sampler import Sampler
 
 
 class Checkpointer:
-    """Learner state lives in the checkpoint's files; all other state follows from the step (seeds, data order)."""
+    """Learner state lives in the checkpoint's files, the sampler's in its manifest; seeds and order follow from the step."""
 
-    def __init__(self, config: Config, run_dir: RunDir, learners: LearnerGroup, journal: Journal):
-        self.config, self.run_dir, self.learners, self.journal = config, run_dir, learners, journal
+    def __init__(
+        self, config: Config, run_dir: RunDir, learners: LearnerGroup, sampler: Sampler, journal: Journal
+    ):
+        self.config, self.run_dir, self.journal = config, run_dir, journal
+        self.learners, self.sampler = learners, sampler
 
     def save(self, step: int) -> None:
         """Writes the checkpoint of a finished step; it appears whole or not at all."""
         folder = checkpoints.begin(self.run_dir.checkpoints, step)
         self.learners.save(folder.resolve())
-        checkpoints.commit(folder, {"step": step}, self.config.run.keep_checkpoints)
+        checkpoints.commit(folder, {"step": step} | self.sampler.state(), self.config.run.keep_checkpoints)
         self.journal.say(f"checkpoint of step {step} written")
 
     def restore(self) -> int:
@@ -40,6 +44,7 @@ class Checkpointer:
             self.journal.continue_from(0)
             return 0
         self.learners.load(found.path.resolve())
+        self.sampler.restore(found.state)
         self.journal.continue_from(found.step)
         self.journal.say(f"continuing after step {found.step}")
         return found.step

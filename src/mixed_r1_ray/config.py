@@ -169,7 +169,7 @@ class LearnerConfig:
     threads: Count = 1
     #: Peak learning rate of AdamW, reached after warmup_steps, constant from there.
     learning_rate: NonNegative = 1.0e-6
-    #: Steps in which the learning rate rises from zero.
+    #: Optimizer steps in which the learning rate rises from zero.
     warmup_steps: Whole = 0
     #: AdamW's decay rates, and its weight decay.
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
@@ -218,6 +218,11 @@ class AlgoConfig:
     use_bias_correction_kl: bool = False
     #: Weight of the policy's mean entropy, which the loss rewards; 0: none.
     entropy_coef: NonNegative = 0.0
+    #: Optimizer steps on a batch: it is cut into so many minibatches of whole groups, and gone over so many times.
+    num_minibatches: Count = 1
+    num_epochs: Count = 1
+    #: Old policy of the ratio: the trainer's weights before a batch's first update, or the engine as it sampled.
+    old_logprobs: Literal["trainer", "rollout"] = "trainer"
     #: What a reward is compared with: its group's mean (grpo; dr_grpo, not divided by a std), the mean of its
     #: group's others (rloo), its group's mean, then whitened over the batch (reinforce_plus_plus_baseline).
     advantage_estimator: Literal["grpo", "dr_grpo", "rloo", "reinforce_plus_plus_baseline"] = "grpo"
@@ -234,6 +239,10 @@ class AlgoConfig:
     overlong_penalty_factor: NonNegative = 1.0
     #: Responses cut at rollout.max_new_tokens are left out of the loss; their group's mean still has them.
     mask_truncated: bool = False
+    #: Groups whose samples all earned the same are set aside, and further prompts of their type sampled for them.
+    dynamic_sampling: bool = False
+    #: dynamic_sampling: most times a step samples further; then groups without a difference fill the batch.
+    max_refills: Count = 4
     #: Importance weights of trainer to engine, of each token or each response (the product of its tokens').
     rollout_correction: Literal["none", "token", "sequence"] = "none"
     #: Weights above rollout_correction_max are lowered to it; or those outside a band become 0.
@@ -266,7 +275,7 @@ class RunConfig:
     #: Name of the run, and the folder its own folder is made in.
     name: str = "quickstart"
     dir: str = "runs"
-    #: Optimizer steps.
+    #: Steps: batches sampled and learned from.
     max_steps: Whole = 160
     #: When the folder holds a run: never refuses, auto continues from its newest valid checkpoint,
     #: overwrite clears it.

@@ -40,10 +40,18 @@ def _sample_fits_microbatch(config: Config) -> str | None:
 
 def _every_rank_has_a_group(config: Config) -> str | None:
     ranks, prompts = config.learner.num_workers, config.rollout.prompts_per_step
-    if ranks > prompts:
+    cuts = config.algo.num_minibatches
+    if cuts > prompts:
         return (
-            f"learner.num_workers {ranks} > rollout.prompts_per_step {prompts}: "
-            f"{ranks - prompts} ranks would have no group to learn from"
+            f"algo.num_minibatches {cuts} > rollout.prompts_per_step {prompts}: groups stay whole, so "
+            f"{cuts - prompts} minibatches would be empty"
+        )
+    share = prompts // cuts
+    if ranks > share:
+        cut = f" / algo.num_minibatches {cuts} = {share}" if cuts > 1 else ""
+        return (
+            f"learner.num_workers {ranks} > rollout.prompts_per_step {prompts}{cut}: "
+            f"{ranks - share} ranks would have no group to learn from"
         )
     return None
 

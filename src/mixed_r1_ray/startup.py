@@ -24,16 +24,16 @@ from mixed_r1_ray.rewards.pool import RewardPool
 from mixed_r1_ray.rollout.pool import RolloutPool
 from mixed_r1_ray.runtime.journal import Journal
 from mixed_r1_ray.runtime.run_dir import RunDir
+from mixed_r1_ray.sampler import Sampler
 
 
 @dataclass(frozen=True)
 class Parts:
     """What the driver's loop holds: pools of actors and the pure objects between them."""
 
-    order: BatchOrder
+    sampler: Sampler
     train_data: PromptLoader
     rollout: RolloutPool
-    scorer: Scorer
     learners: LearnerGroup
     references: list
     guard: Guard
@@ -76,7 +76,6 @@ def start_parts(config: Config, plan: Plan, splits: dict[str, str], run_dir: Run
     journal.say("starting learners")
     learners.start()
     await_ready(actors, config, journal.say)
-    checkpoints = Checkpointer(config, run_dir, learners, journal)
     rollout = RolloutPool(actors.rollout, config.rollout.timeout_s)
     rewards = RewardPool.from_config(actors.reward, config.reward, journal.warn)
     scorer = Scorer(rewards, actors.reference, config.reference.timeout_s, journal.warn)
@@ -89,13 +88,15 @@ def start_parts(config: Config, plan: Plan, splits: dict[str, str], run_dir: Run
     evaluator = (
         Evaluator(config, loaders["eval"], rows["eval"].rows, rollout, scorer) if "eval" in splits else None
     )
+    order = BatchOrder(
+        [row.reward_type for row in rows["train"].rows], config.rollout.prompts_per_step, config.run.seed
+    )
+    sampler = Sampler(config, order, loaders["train"], rollout, scorer, journal.warn)
+    checkpoints = Checkpointer(config, run_dir, learners, sampler, journal)
     return Parts(
-        order=BatchOrder(
-            [row.reward_type for row in rows["train"].rows], config.rollout.prompts_per_step, config.run.seed
-        ),
+        sampler=sampler,
         train_data=loaders["train"],
         rollout=rollout,
-        scorer=scorer,
         learners=learners,
         references=actors.reference,
         guard=Guard.from_config(config),
