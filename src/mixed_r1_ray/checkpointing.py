@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from mixed_r1_ray.config import Config
+from mixed_r1_ray.data.loader import PromptLoader
+from mixed_r1_ray.data.order import Order
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.policy.group import LearnerGroup
 from mixed_r1_ray.runtime import checkpoints
@@ -11,16 +13,29 @@ from mixed_r1_ray.runtime.run_dir import RunDir
 
 
 class Checkpointer:
-    """Learner state lives in the checkpoint's files; all other state follows from the step (seeds, data order)."""
+    """Learner state lives in the checkpoint's files, the bad rows found so far in its manifest.
 
-    def __init__(self, config: Config, run_dir: RunDir, learners: LearnerGroup, journal: Journal):
+    All other state follows from the step: seeds, and which rows come next.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run_dir: RunDir,
+        learners: LearnerGroup,
+        journal: Journal,
+        order: Order,
+        train_data: PromptLoader,
+    ):
         self.config, self.run_dir, self.learners, self.journal = config, run_dir, learners, journal
+        self.order, self.train_data = order, train_data
 
     def save(self, step: int) -> None:
         """Writes the checkpoint of a finished step; it appears whole or not at all."""
         folder = checkpoints.begin(self.run_dir.checkpoints, step)
         self.learners.save(folder.resolve())
-        checkpoints.commit(folder, {"step": step}, self.config.run.keep_checkpoints)
+        state = {"step": step, "bad_rows": self.train_data.found()}
+        checkpoints.commit(folder, state, self.config.run.keep_checkpoints)
         self.journal.say(f"checkpoint of step {step} written")
 
     def restore(self) -> int:
@@ -40,6 +55,8 @@ class Checkpointer:
             self.journal.continue_from(0)
             return 0
         self.learners.load(found.path.resolve())
+        trained = map(self.order.batch, range(1, found.step + 1))
+        self.train_data.restore(found.state.get("bad_rows", []), trained)
         self.journal.continue_from(found.step)
         self.journal.say(f"continuing after step {found.step}")
         return found.step
