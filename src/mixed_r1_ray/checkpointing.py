@@ -12,7 +12,7 @@ from mixed_r1_ray.sampler import Sampler
 
 
 class Checkpointer:
-    """Learner state lives in the checkpoint's files, the sampler's in its manifest; seeds and order follow from the step."""
+    """Learner state lives in the checkpoint's files, what the sampler found in its manifest; seeds and order follow from the step."""
 
     def __init__(
         self, config: Config, run_dir: RunDir, learners: LearnerGroup, sampler: Sampler, journal: Journal
@@ -44,7 +44,7 @@ class Checkpointer:
             self.journal.continue_from(0)
             return 0
         self.learners.load(found.path.resolve())
-        self.sampler.restore(found.state)
+        self.sampler.restore(found.state, found.step)
         self.journal.continue_from(found.step)
         self.journal.say(f"continuing after step {found.step}")
         return found.step

@@ -80,6 +80,17 @@ class DataConfig:
     template: str = "{question}"
     #: System message, if any.
     system: str | None = None
+    #: What a batch is made of: rows as often as the data has them (proportional), or the same number of each
+    #: reward type or source.
+    mixing: Literal["proportional", "by_type", "by_source"] = "proportional"
+    #: by_type, by_source: weights of the named ones, where others have 1; 0 leaves one out. `data.weights.chart=2`.
+    weights: dict[str, NonNegative] = field(default_factory=dict)
+    #: easy_to_hard: rows of high pass rate first, all of them from a step on (docs/reading.md).
+    curriculum: Literal["none", "easy_to_hard"] = "none"
+    #: So many steps.
+    curriculum_steps: Count = 100
+    #: Folder for copies of the data that are read a row at a time, as large as the data; best on a disk of each node.
+    cache_dir: str = "runs/.cache"
     #: Run stops when more than this fraction of the rows is unusable.
     max_bad_fraction: Fraction = 0.05
     #: Processes that decode pictures and prepare model inputs.

@@ -111,6 +111,16 @@ def _evaluation_has_data(config: Config) -> str | None:
     return None
 
 
+def _weights_are_of_strata(config: Config) -> str | None:
+    data = config.data
+    if data.weights and data.mixing == "proportional":
+        return (
+            f"data.weights names {', '.join(data.weights)}, but data.mixing is proportional, which takes rows as the data "
+            "has them; give data.mixing=by_type or by_source"
+        )
+    return None
+
+
 def _tiny_family_exists(config: Config) -> str | None:
     prefix, colon, family = config.model.path.partition(":")
     if prefix == "tiny" and colon and family not in TINY_FAMILIES:
@@ -147,6 +157,7 @@ CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _pixels_in_order,
     _template_asks_the_question,
     _evaluation_has_data,
+    _weights_are_of_strata,
     _tiny_family_exists,
     _run_name_is_a_folder_name,
     _shared_gpus_are_single,

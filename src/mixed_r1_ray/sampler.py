@@ -11,7 +11,8 @@ from mixed_r1_ray.clock import Clock
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.data.draws import PromptDraws
 from mixed_r1_ray.data.loader import PromptLoader
-from mixed_r1_ray.data.order import BatchOrder
+from mixed_r1_ray.data.order import Order
+from mixed_r1_ray.data.reader import UsableRows
 from mixed_r1_ray.dynamic_sampling import InformativeGroups
 from mixed_r1_ray.experience import Experience, Scorer, check_unscored
 from mixed_r1_ray.rollout.pool import RolloutPool
@@ -33,15 +34,17 @@ class Sampler:
     def __init__(
         self,
         config: Config,
-        order: BatchOrder,
+        order: Order,
+        rows: UsableRows,
         loader: PromptLoader,
         rollout: RolloutPool,
         scorer: Scorer,
         warn: Callable[[str], None],
     ):
         self.config, self.loader, self.rollout, self.scorer, self.warn = config, loader, rollout, scorer, warn
-        self.draws = PromptDraws(order.batch, order.reward_types.tolist()) if config.algo.dynamic_sampling else None
-        self.order = self.draws or order
+        types = [rows.reward_types[kind] for kind in rows.reward_type]
+        self.draws = PromptDraws(order.batch, types) if config.algo.dynamic_sampling else None
+        self.planned, self.order = order, self.draws or order
         self.sampling = SamplingConfig(
             config.rollout.group_size, config.rollout.max_new_tokens, config.rollout.temperature
         )
@@ -64,13 +67,16 @@ class Sampler:
         return self.loader.load_batch(self.order.batch(step)[:count])
 
     def state(self) -> dict[str, Any]:
-        """What of the draws does not follow from the step; JSON."""
-        return {"draws": self.draws.state()} if self.draws else {}
+        """What of the draws, and of bad rows found, does not follow from the step; JSON."""
+        return {"bad_rows": self.loader.found()} | ({"draws": self.draws.state()} if self.draws else {})
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from a checkpoint's `state`."""
+    def restore(self, state: dict[str, Any], step: int) -> None:
+        """Goes on from the `state` that the checkpoint of `step` keeps."""
+        num_read = step
         if self.draws:
             self.draws.restore(state["draws"])
+            num_read = self.draws.num_read
+        self.loader.restore(state.get("bad_rows", []), map(self.planned.batch, range(1, num_read + 1)))
 
     def _answered(self, step: int, prompts: Sequence[Prompt], clock: Clock) -> list[Experience]:
         with clock.phase("generate"):

@@ -18,7 +18,7 @@ class PromptDraws:
     def __init__(self, batch: Callable[[int], list[int]], reward_types: Sequence[str]):
         """batch: the order, rows of step 1, 2, ...; reward_types: of every row."""
         self._order, self._types = batch, reward_types
-        self._read = 0  # batches of the order
+        self.num_read = 0  # batches of the order
         self._waiting: dict[str, deque[int]] = defaultdict(deque)  # read and not yet reached
         self._reached: dict[str, int] = defaultdict(int)  # rows of a type that were drawn or passed over
         self._passed: dict[str, list[int]] = defaultdict(list)  # would have come twice in a step: first of a later one
@@ -76,8 +76,8 @@ class PromptDraws:
 
     def _reach(self, reward_type: str) -> int:
         while not self._waiting[reward_type]:
-            self._read += 1
-            for row in self._order(self._read):
+            self.num_read += 1
+            for row in self._order(self.num_read):
                 self._waiting[self._types[row]].append(row)
         self._reached[reward_type] += 1
         return self._waiting[reward_type].popleft()
