@@ -68,9 +68,9 @@ def started_loop(config: Config) -> Iterator[Loop]:
     from mixed_r1_ray.runtime.run_dir import open_run_dir
     from mixed_r1_ray.startup import prepare_inputs, start_parts
 
-    with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config, journal.say) as plan:
+    with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config, journal.say) as where:
         config, splits = prepare_inputs(config, journal)
-        driver = Driver(config, start_parts(config, plan, splits, run_dir, journal), journal)
+        driver = Driver(config, start_parts(config, where, splits, run_dir, journal), journal)
         driver.sync(0)
         yield Loop(config, splits, driver)
 

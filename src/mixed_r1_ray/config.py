@@ -176,6 +176,8 @@ class LearnerConfig:
     num_workers: Count = 1
     gpus_per_worker: Annotated[int, Bounds(least=0, most=1)] = 0
     cpus_per_worker: NonNegative = 0.4
+    #: Ranks on as few nodes as possible, or evenly over all (host memory and network for each, slower collectives).
+    placement: Literal["pack", "spread"] = "pack"
     #: Threads of a rank on a CPU.
     threads: Count = 1
     #: Peak learning rate of AdamW, reached after warmup_steps, constant from there.
@@ -200,10 +202,12 @@ class LearnerConfig:
 
 @dataclass
 class ReferenceConfig:
-    #: Logical CPUs and GPUs of the reference model (started only when algo.beta > 0).
+    #: Copies of the reference model, which take turns (started only when algo.beta > 0).
+    num_workers: Count = 1
+    #: Logical CPUs and GPUs of each.
     cpus_per_worker: NonNegative = 0.3
     gpus_per_worker: Annotated[int, Bounds(least=0, most=1)] = 0
-    #: Its threads on a CPU.
+    #: Threads of each on a CPU.
     threads: Count = 1
     #: Seconds for one batch.
     timeout_s: Positive = 600.0
@@ -320,6 +324,20 @@ class ClusterConfig:
     actor_logs: bool = False
     #: GiB of its object store.
     object_store_gib: Annotated[float, Bounds(least=0.08)] = 0.5
+    #: Nodes that dry_run plans for, alike; null: this machine. A run refuses a cluster of fewer.
+    nodes: Count | None = None
+    #: GPUs and logical CPUs of each of these nodes.
+    gpus_per_node: Whole = 8
+    cpus_per_node: Count = 64
+    #: GPUs whose published rates the step's estimate takes.
+    gpu: Literal["A100", "H100", "H200"] = "H100"
+    #: GiB of each GPU; null: as published for `gpu`.
+    gpu_memory_gib: Positive | None = None
+    #: GiB of host memory of each node that the plan is compared with; null: none.
+    host_memory_gib: Positive | None = None
+    #: Tokens that the step's estimate counts on; null: pictures at their cap, responses of half the limit.
+    mean_prompt_tokens: Count | None = None
+    mean_response_tokens: Count | None = None
 
 
 @dataclass

@@ -16,9 +16,9 @@ from mixed_r1_ray.startup import Parts, check_data_paths, prepare_inputs, start_
 def run(config: Config) -> None:
     """Runs `config` from its first step, or the one after its last checkpoint, to `run.max_steps`."""
     check_data_paths(config)
-    with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config, journal.say) as plan:
+    with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config, journal.say) as where:
         config, splits = prepare_inputs(config, journal)
-        Driver(config, start_parts(config, plan, splits, run_dir, journal), journal).train()
+        Driver(config, start_parts(config, where, splits, run_dir, journal), journal).train()
 
 
 class Driver:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from mixed_r1_ray.checkpointing import Checkpointer
 from mixed_r1_ray.cluster import Actors, await_ready, create_actors
-from mixed_r1_ray.cluster_plan import Plan
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.data.batch_plan import make_order
 from mixed_r1_ray.data.loader import PromptLoader
@@ -17,6 +16,7 @@ from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.evaluation import Evaluator
 from mixed_r1_ray.experience import Scorer
 from mixed_r1_ray.guard import Guard
+from mixed_r1_ray.placement import Placement
 from mixed_r1_ray.policy.group import LearnerGroup
 from mixed_r1_ray.quickstart import SYNTHETIC, build_missing
 from mixed_r1_ray.remote import fetch
@@ -63,9 +63,11 @@ def prepare_inputs(config: Config, journal: Journal) -> tuple[Config, dict[str, 
     return replace(config, model=replace(config.model, path=built.model)), splits
 
 
-def start_parts(config: Config, plan: Plan, splits: dict[str, str], run_dir: RunDir, journal: Journal) -> Parts:
+def start_parts(
+    config: Config, placement: Placement, splits: dict[str, str], run_dir: RunDir, journal: Journal
+) -> Parts:
     """Starts all actors and hands them over ready. Raises UserError naming what could not be started."""
-    actors = create_actors(config, plan, splits)
+    actors = create_actors(config, placement, splits)
     rows = {split: _describe(actors, split, config, journal) for split in splits}
     order = make_order(rows["train"].rows, config, journal.warn)
     learners = LearnerGroup(actors.learner, config)
