@@ -43,6 +43,11 @@ class Loop:
         self._driver = driver
         self._processes = psutil.Process().children(recursive=True)
 
+    @property
+    def checkpoints(self):
+        """The run's Checkpointer."""
+        return self._driver.parts.checkpoints
+
     def rows(self, step: int) -> list[int]:
         """Rows of the training split that `step` asks."""
         return self._driver.parts.sampler.order.batch(step)

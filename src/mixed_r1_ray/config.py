@@ -300,6 +300,9 @@ class RunConfig:
     #: Steps between checkpoints (one is always written at the end), and how many are kept; null keeps all.
     checkpoint_every: Count = 50
     keep_checkpoints: Count | None = 2
+    #: Held-out metric whose best checkpoint is kept besides, and written as soon as an evaluation sets a new best:
+    #: eval/greedy/mean, eval/sampled/iou, …; null: none.
+    keep_best: str | None = None
     #: Steps between written rollouts (rollouts/step_*.parquet).
     save_rollouts_every: Count = 10
 

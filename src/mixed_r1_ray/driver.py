@@ -34,13 +34,15 @@ class Driver:
         if step == 0:
             self.evaluate(step)
         with StopRequest(self.journal.say, "stopping after this step, with a checkpoint") as stop:
-            while step < run.max_steps and not stop.requested:
-                step += 1
-                self.journal.step(step, self.train_step(step))
-                if self.config.eval.every and step % self.config.eval.every == 0:
-                    self.evaluate(step)
-                if step % run.checkpoint_every == 0 or step == run.max_steps or stop.requested:
-                    self.parts.checkpoints.save(step)
+            with self.parts.checkpoints as checkpoints:
+                while step < run.max_steps and not stop.requested:
+                    step += 1
+                    self.journal.step(step, self.train_step(step))
+                    if self.config.eval.every and step % self.config.eval.every == 0:
+                        self.evaluate(step)
+                    due = step % run.checkpoint_every == 0 or step == run.max_steps or stop.requested
+                    if due or checkpoints.is_new_best(step):
+                        checkpoints.save(step)
             stop.raise_if_requested()
         self.evaluate(step)
         self.journal.report(self.parts.eval_pictures)

@@ -15,6 +15,7 @@ from .errors import UserError
 from .memory_plan import judge, loads
 from .placement import Node, Placement, gpu_bytes, place, stated_nodes
 from .plan_table import memory_table, placement_table
+from .redaction import redact
 from .scale.architecture import read_architecture
 from .scale.memory import footprints
 
@@ -25,7 +26,7 @@ def dry_run(config: Config) -> None:
     Raises UserError where the stated cluster cannot hold it.
     """
     console = Console(highlight=False, soft_wrap=True)
-    console.print(config_to_yaml(config), markup=False)
+    console.print(redact(config_to_yaml(config)), markup=False)
     plan, nodes = make_plan(config), stated_nodes(config)
     if nodes:
         show(console, config, place(plan, nodes))

@@ -8,6 +8,7 @@ import sys
 import traceback
 
 from .errors import ConfigError, UserError
+from .redaction import redact
 
 EXIT_FAILED = 1
 EXIT_BAD_CONFIG = 2
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except Exception:
-        traceback.print_exc()
+        print(redact(traceback.format_exc()), end="", file=sys.stderr)
         return EXIT_FAILED
     return 0
 
@@ -70,7 +71,7 @@ def _dispatch(argv: list[str]) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(redact(f"error: {message}"), file=sys.stderr)
     return code
 
 

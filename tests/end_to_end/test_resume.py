@@ -19,6 +19,7 @@ def killed_run(start):
     """A run like the plain one, killed once its third step's metrics stand and no checkpoint later than step 2."""
     run = start("run.max_steps=1000", "run.checkpoint_every=2", "run.keep_checkpoints=null")
     run.await_step(3)
+    run.await_checkpoint(2)
     os.kill(run.process.pid, signal.SIGKILL)
     run.finish()
     return run
