@@ -181,6 +181,19 @@ def test_a_wrong_word_is_refused_by_key_value_and_what_was_expected(word, said):
             ["algo.rollout_correction=token", "algo.rollout_correction_min=0.5"],
             "algo.rollout_correction_min 0.5 is the lower end of mask's band",
         ),
+        (
+            ["algo.num_minibatches=4", "rollout.prompts_per_step=3"],
+            "algo.num_minibatches 4 > rollout.prompts_per_step 3: groups stay whole, so 1 minibatches would be empty",
+        ),
+        (
+            ["learner.num_workers=4", "rollout.prompts_per_step=7", "algo.num_minibatches=2"],
+            "learner.num_workers 4 > rollout.prompts_per_step 7 / algo.num_minibatches 2 = 3: 1 ranks would",
+        ),
+        (
+            ["algo.old_logprobs=rollout", "algo.rollout_correction=token"],
+            "hold the correction from engine to trainer already",
+        ),
+        (["algo.max_refills=2"], "algo.max_refills 2 bounds algo.dynamic_sampling, which is off"),
     ],
 )
 def test_contradictions_show_their_arithmetic(words, said):
@@ -199,6 +212,9 @@ def test_contradictions_show_their_arithmetic(words, said):
         ["algo.kl_estimator=k1", "algo.use_bias_correction_kl=true", "algo.overlong_buffer=48"],
         ["algo.advantage_estimator=rloo", "algo.rollout_correction=sequence"],
         ["algo.rollout_correction=token", "algo.rollout_correction_mode=mask", "algo.rollout_correction_min=0.5"],
+        ["algo.num_minibatches=4", "algo.num_epochs=2", "algo.rollout_correction=token", "learner.num_workers=8"],
+        ["algo.old_logprobs=rollout"],
+        ["algo.dynamic_sampling=true", "algo.max_refills=2"],
     ],
 )
 def test_combinations_of_the_grpo_family_that_belong_together_load(words):

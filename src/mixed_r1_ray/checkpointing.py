@@ -13,14 +13,21 @@ from mixed_r1_ray.runtime.checkpoint_choice import best_step
 from mixed_r1_ray.runtime.journal import Journal
 from mixed_r1_ray.runtime.metrics import read_metrics
 from mixed_r1_ray.runtime.run_dir import RunDir
+from mixed_r1_ray.sampler import Sampler
 from mixed_r1_ray.types import SaveRequest
 
 
 class Checkpointer:
-    """Learner state lives in the checkpoint's files; all other state follows from the step (seeds, data order)."""
+    """Learner state lives in the checkpoint's files, what the sampler found in its manifest.
 
-    def __init__(self, config: Config, run_dir: RunDir, learners: LearnerGroup, journal: Journal):
-        self.config, self.run_dir, self.learners, self.journal = config, run_dir, learners, journal
+    All other state follows from the step: seeds, and which rows come next.
+    """
+
+    def __init__(
+        self, config: Config, run_dir: RunDir, learners: LearnerGroup, sampler: Sampler, journal: Journal
+    ):
+        self.config, self.run_dir, self.journal = config, run_dir, journal
+        self.learners, self.sampler = learners, sampler
         self._writing: int | None = None  # step of a checkpoint that may not have its name yet
 
     def save(self, step: int) -> None:
@@ -34,9 +41,8 @@ class Checkpointer:
         folder = checkpoints.begin(self.run_dir.checkpoints, step)
         spare = self._best([*checkpoints.steps_of(self.run_dir.checkpoints), step])
         deadline_s = self.config.learner.timeout_s
-        self.learners.save(
-            SaveRequest(str(folder.resolve()), {"step": step}, run.keep_checkpoints, spare, deadline_s)
-        )
+        state = {"step": step} | self.sampler.state()
+        self.learners.save(SaveRequest(str(folder.resolve()), state, run.keep_checkpoints, spare, deadline_s))
         self._writing = step
         self.journal.checkpoint(step, time.perf_counter() - begun)
 
@@ -85,6 +91,7 @@ class Checkpointer:
             self.journal.continue_from(0)
             return 0
         self.learners.load(found.path.resolve())
+        self.sampler.restore(found.state, found.step)
         self.journal.continue_from(found.step)
         self.journal.say(f"continuing after step {found.step}")
         return found.step

@@ -43,10 +43,18 @@ def _sample_fits_microbatch(config: Config) -> str | None:
 
 def _every_rank_has_a_group(config: Config) -> str | None:
     ranks, prompts = config.learner.num_workers, config.rollout.prompts_per_step
-    if ranks > prompts:
+    cuts = config.algo.num_minibatches
+    if cuts > prompts:
         return (
-            f"learner.num_workers {ranks} > rollout.prompts_per_step {prompts}: "
-            f"{ranks - prompts} ranks would have no group to learn from"
+            f"algo.num_minibatches {cuts} > rollout.prompts_per_step {prompts}: groups stay whole, so "
+            f"{cuts - prompts} minibatches would be empty"
+        )
+    share = prompts // cuts
+    if ranks > share:
+        cut = f" / algo.num_minibatches {cuts} = {share}" if cuts > 1 else ""
+        return (
+            f"learner.num_workers {ranks} > rollout.prompts_per_step {prompts}{cut}: "
+            f"{ranks - share} ranks would have no group to learn from"
         )
     return None
 
@@ -106,6 +114,16 @@ def _evaluation_has_data(config: Config) -> str | None:
     return None
 
 
+def _weights_are_of_strata(config: Config) -> str | None:
+    data = config.data
+    if data.weights and data.mixing == "proportional":
+        return (
+            f"data.weights names {', '.join(data.weights)}, but data.mixing is proportional, which takes rows as the data "
+            "has them; give data.mixing=by_type or by_source"
+        )
+    return None
+
+
 def _best_can_be_told(config: Config) -> str | None:
     metric, every = config.run.keep_best, config.eval.every
     if metric is None:
@@ -154,6 +172,7 @@ CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _pixels_in_order,
     _template_asks_the_question,
     _evaluation_has_data,
+    _weights_are_of_strata,
     _best_can_be_told,
     _tiny_family_exists,
     _run_name_is_a_folder_name,

@@ -5,21 +5,20 @@ from __future__ import annotations
 from mixed_r1_ray.clock import Clock
 from mixed_r1_ray.cluster import connected
 from mixed_r1_ray.config import Config
-from mixed_r1_ray.experience import check_unscored, make_batch, overlong_metrics, rollout_rows
+from mixed_r1_ray.experience import make_batch, overlong_metrics, rollout_rows
 from mixed_r1_ray.interrupt import StopRequest
 from mixed_r1_ray.proof import prove
 from mixed_r1_ray.runtime.journal import Journal
 from mixed_r1_ray.runtime.run_dir import open_run_dir
 from mixed_r1_ray.startup import Parts, check_data_paths, prepare_inputs, start_parts
-from mixed_r1_ray.types import SamplingConfig
 
 
 def run(config: Config) -> None:
     """Runs `config` from its first step, or the one after its last checkpoint, to `run.max_steps`."""
     check_data_paths(config)
-    with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config, journal.say) as plan:
+    with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config, journal.say) as where:
         config, splits = prepare_inputs(config, journal)
-        Driver(config, start_parts(config, plan, splits, run_dir, journal), journal).train()
+        Driver(config, start_parts(config, where, splits, run_dir, journal), journal).train()
 
 
 class Driver:
@@ -27,9 +26,6 @@ class Driver:
 
     def __init__(self, config: Config, parts: Parts, journal: Journal):
         self.config, self.parts, self.journal = config, parts, journal
-        self.sampling = SamplingConfig(
-            config.rollout.group_size, config.rollout.max_new_tokens, config.rollout.temperature
-        )
 
     def train(self) -> None:
         """Steps, evaluations and checkpoints; a stop request (Ctrl-C, SIGTERM) ends it after the step at hand."""
@@ -52,28 +48,19 @@ class Driver:
         self.journal.report(self.parts.eval_pictures)
 
     def train_step(self, step: int) -> dict[str, float]:
-        """One optimizer step on fresh samples of the current weights; returns its metrics."""
+        """Samples with the current weights and learns from it; returns the step's metrics."""
         parts, config, clock = self.parts, self.config, Clock()
-        with clock.phase("generate"):
-            prompts = parts.train_data.load_batch(parts.order.batch(step))
-            parts.train_data.prefetch(parts.order.batch(step + 1))
-            groups = parts.rollout.generate(prompts, self.sampling, step)
-            pending = parts.scorer.submit_all(groups, progress=step / config.run.max_steps)
-        with clock.phase("reward"):
-            experiences = parts.scorer.collect(pending)
-            check_unscored(step, experiences, config.reward.max_unscored_fraction)
-        with clock.phase("reference"):
-            parts.scorer.await_references(experiences, step)
-        batch = make_batch(step, experiences, config)
+        sampled = parts.sampler.sample(step, clock)
+        batch = make_batch(step, sampled.batch, config)
         with clock.phase("learn"):
             learned = parts.learners.update(batch)
         with clock.phase("sync"):
             parts.rollout.load_weights(parts.learners.weights(version=step))
         if self.journal.wants_rollouts(step):
-            self.journal.rollouts(step, rollout_rows(experiences, batch))
-        scored = [experience.scored() for experience in experiences]
-        staleness = {"staleness/max": step - 1 - min(experience.info.oldest_version for experience in experiences)}
-        learned |= staleness | overlong_metrics(experiences, config)
+            self.journal.rollouts(step, rollout_rows(sampled.batch, batch))
+        scored = [experience.scored() for experience in sampled.generated]
+        staleness = {"staleness/max": step - 1 - min(experience.info.oldest_version for experience in sampled.batch)}
+        learned |= staleness | sampled.metrics | overlong_metrics(sampled.generated, config)
         return self.journal.summarise(scored, learned, clock, len(parts.train_data.bad_rows))
 
     def sync(self, step: int) -> None:
@@ -82,7 +69,7 @@ class Driver:
         self.journal.say("proving that engine, trainer and reference agree")
         parts.rollout.load_weights(parts.learners.weights(version=step))
         num_probes = max(config.guard.num_probe_prompts, config.rollout.num_workers)  # every engine gets one
-        probes = parts.train_data.load_batch(parts.order.batch(step + 1)[:num_probes])
+        probes = parts.sampler.probes(step + 1, num_probes)
         worst = prove(probes, parts.rollout, parts.learners, parts.references, parts.guard, step)
         self.journal.say(f"log-probabilities agree to {worst:.1e}")
 

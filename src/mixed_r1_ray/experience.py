@@ -133,7 +133,7 @@ def make_batch(step: int, experiences: Sequence[Experience], config: Config) -> 
     advantages = _advantages(experiences, config)
     if config.algo.mask_truncated:
         advantages = _without_truncated(experiences, advantages)
-    groups = tuple(
+    groups = [
         TrainGroup(
             prompt_id=experience.prompt.prompt_id,
             num_prompt_tokens=experience.prompt.num_tokens,
@@ -144,19 +144,14 @@ def make_batch(step: int, experiences: Sequence[Experience], config: Config) -> 
             reference_logprobs=experience.reference_logprobs,
         )
         for experience, group in zip(experiences, advantages, strict=True)
-    )
-    live = [
-        length
-        for group in groups
-        for length, advantage in zip(group.response_lengths, group.advantages, strict=True)
-        if advantage is not None
     ]
-    if not live:
+    batch = TrainBatch.of(step, groups)
+    if not batch.num_samples:
         raise UserError(
             f"step {step}: none of {len(groups)} groups has a scored sample to learn from; the warnings "
             "(warnings.jsonl) say what was not scored and why" + _truncation_hint(experiences, config)
         )
-    return TrainBatch(step, groups, num_samples=len(live), num_tokens=sum(live))
+    return batch
 
 
 def overlong_metrics(experiences: Sequence[Experience], config: Config) -> dict[str, float]:

@@ -7,7 +7,7 @@ Shapes: P prompt tokens (placeholders expanded), T response tokens, G responses 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -120,12 +120,23 @@ class TrainGroup:
 
 @dataclass(frozen=True, slots=True)
 class TrainBatch:
-    """The global optimizer batch. `num_samples` and `num_tokens` count the samples that enter the loss."""
+    """A step's global batch, or one of its minibatches. The counts are of the samples that enter the loss."""
 
     step: int
     groups: tuple[TrainGroup, ...]
     num_samples: int
     num_tokens: int
+
+    @classmethod
+    def of(cls, step: int, groups: Sequence[TrainGroup]) -> TrainBatch:
+        """The batch of these groups, counted."""
+        live = [
+            length
+            for group in groups
+            for length, advantage in zip(group.response_lengths, group.advantages, strict=True)
+            if advantage is not None
+        ]
+        return cls(step, tuple(groups), num_samples=len(live), num_tokens=sum(live))
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,8 @@ def start_run(
 ) -> RealRun:
     """Starts the quickstart at a tiny size with `folder` as its run folder; `overrides` come last."""
     command = [sys.executable, "-m", "mixed_r1_ray.main", "conf=quickstart", *size]
-    command += [f"run.dir={folder.parent}", f"run.name={folder.name}", f"tiny.cache_dir={cache}", *overrides]
+    command += [f"run.dir={folder.parent}", f"run.name={folder.name}", f"tiny.cache_dir={cache}"]
+    command += [f"data.cache_dir={cache}", *overrides]
     mark = uuid.uuid4().hex
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.parent / f"{folder.name}-{mark[:8]}.log"

@@ -15,8 +15,8 @@ from mixed_r1_ray.data.card_charts import histogram, pie
 from mixed_r1_ray.data.manifest import SPLITS, Manifest
 from mixed_r1_ray.data.recipe import Recipe
 from mixed_r1_ray.data.record_files import InputFile, open_files, read_batches
-from mixed_r1_ray.data.record_index import pass_rate
 from mixed_r1_ray.data.record_samples import ShownRecord, choose_places, load_samples
+from mixed_r1_ray.data.schema import pass_rate
 from mixed_r1_ray.runtime import atomic
 from mixed_r1_ray.runtime.markdown import cell, link, yaml_text
 from mixed_r1_ray.types import REWARD_TYPES

@@ -35,7 +35,7 @@ class LearnerGroup:
         self._all("start", lambda rank: (Rendezvous(address, rank, len(self.workers)),), "starting", timeout_s)
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
-        """One optimizer step; returns its metrics."""
+        """The optimizer steps of one batch; returns its metrics."""
         return self._all("update", lambda rank: (batch,), f"updating at step {batch.step}")[0]
 
     def logprobs(self, prompt: Prompt, responses: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:

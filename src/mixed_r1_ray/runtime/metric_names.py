@@ -19,6 +19,8 @@ METRICS: dict[str, str] = {
     "data/bad_rows": "rows of the data set skipped so far",
     "data/epoch": "passes over the training data, with fraction",
     "kl/reference": "mean KL(policy || reference) a token, k3 estimate, nats",
+    "kl/old": "mean KL(old policy || policy) a token, k3 estimate, nats",
+    "updates": "optimizer steps on the batch; what the learner reports is their mean",
     "loss/policy": "policy loss of the update, corrected, without KL term and entropy bonus",
     "entropy": "mean entropy of the policy a token, nats",
     "grad_norm": "norm of the gradient before clipping",
@@ -28,6 +30,13 @@ METRICS: dict[str, str] = {
     "length/unfinished_fraction": "fraction of responses cut at max_new_tokens",
     "group/zero_variance_fraction": "fraction of groups whose samples all earned the same: no gradient",
     **{f"group/zero_variance_fraction/{kind}": f"the same over {kind} groups" for kind in REWARD_TYPES},
+    "dynamic_sampling/refills": "times that the step sampled further prompts",
+    "dynamic_sampling/generated_groups": "groups generated for the step; reward/* and group/* are over all of them",
+    "dynamic_sampling/filled_groups": "groups without a difference that the step learned from all the same",
+    **{
+        f"dynamic_sampling/zero_variance_fraction/{kind}": f"fraction of the generated {kind} groups set aside"
+        for kind in REWARD_TYPES
+    },
     "mismatch/logprob_abs_max": "largest |engine - trainer| log-probability of a sampled token",
     "mismatch/logprob_abs_mean": "mean |engine - trainer| log-probability",
     "mismatch/kl": "KL(engine || trainer) a token, k3 estimate, nats",

@@ -35,6 +35,7 @@ MAY_CHANGE = (
     "*.cpus_per_worker",
     "*.threads",
     "data.num_workers",
+    "data.cache_dir",
     "reward.num_workers",
     "reward.batch_groups",
     "rollout.num_workers",
