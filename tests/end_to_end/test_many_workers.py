@@ -93,11 +93,23 @@ def with_checkpoints_up_to(run, step: int, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def widened_run(plain_run, finished, tmp_path_factory):
-    """The plain run from its first checkpoint on, on two ranks; of its checkpoints the newest and the best stay."""
-    folder = with_checkpoints_up_to(plain_run, 1, tmp_path_factory.mktemp("widened") / "run")
+    """The plain run from its first checkpoint on, on two ranks; of its checkpoints the newest and the best stay.
+
+    The second is there too, with one byte changed.
+    """
+    folder = with_checkpoints_up_to(plain_run, 2, tmp_path_factory.mktemp("widened") / "run")
+    shard = folder / "checkpoints" / "step_000002" / "optimizer-00000-of-00001.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
     settings = ("run.resume=auto", "run.max_steps=4", "learner.num_workers=2", "run.checkpoint_every=100")
     keeping = ("run.keep_checkpoints=1", "run.keep_best=eval/sampled/mean", "eval.every=1")
     return finished(*settings, *keeping, folder=folder)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_continued(widened_run):
+    (warning,) = [line for line in widened_run.output.splitlines() if "passed over" in line]
+    assert "step_000002" in warning and "optimizer-00000-of-00001.safetensors is damaged" in warning
 
 
 def test_two_ranks_continue_what_one_wrote(plain_run, widened_run):
