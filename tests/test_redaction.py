@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixed_r1_ray.config import Config
+from mixed_r1_ray.config_load import config_to_yaml, load_config
 from mixed_r1_ray.main import main
 from mixed_r1_ray.redaction import redact
 from mixed_r1_ray.runtime.journal import Journal
 from mixed_r1_ray.runtime.run_dir import open_run_dir
 
 TOKEN = "hf_" + "aB3dE5gH7j" * 3
+PASSWORD = "correct-horse-battery"
 API_KEY = "0123456789abcdef" * 2 + "01234567"
 
 
@@ -38,13 +41,20 @@ def test_values_of_secret_environment_variables_are_blotted_out_wherever_they_ar
     monkeypatch.setenv("WANDB_API_KEY", API_KEY)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "correct horse battery")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false-value")
-    assert redact({"a": [f"x{API_KEY}y", ("correct horse battery", 3, None)]}) == {"a": ["x…y", ["…", 3, None]]}
+    assert redact({"a": [f"x{API_KEY}y", ("correct horse battery", 3, None)]}) == {"a": ["x…y", ("…", 3, None)]}
     assert redact("false-value") == "false-value"
 
 
 @given(st.text(max_size=60))
 def test_redacting_twice_is_redacting_once(text):
     assert redact(redact(text)) == redact(text)
+
+
+@pytest.mark.parametrize("system", ["'https://h/f?token=abc'", 'say "https://me:tok@host"', "?sig=x: {y}", "# hf_" + "a" * 30])
+def test_a_configuration_without_its_secrets_is_still_one(system, tmp_path):
+    config = replace(Config(), data=replace(Config().data, system=system))
+    (tmp_path / "config.yaml").write_text(config_to_yaml(redact(config)))
+    assert load_config([f"conf={tmp_path / 'config.yaml'}"]) == redact(config) != config
 
 
 def contents(folder) -> bytes:
@@ -56,6 +66,7 @@ def test_neither_folder_nor_terminal_nor_wandb_of_a_run_holds_a_secret_and_it_ca
 ):
     monkeypatch.setenv("WANDB_API_KEY", API_KEY)
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "argv", ["main", f"data.train=https://me:{PASSWORD}@host/data"])  # wandb looks at it
     config = Config()
     config = replace(
         config,
@@ -70,7 +81,7 @@ def test_neither_folder_nor_terminal_nor_wandb_of_a_run_holds_a_secret_and_it_ca
             journal.step(1, {"reward/mean": 1.0, "time/step_s": 1.0})
     assert run_dir.resumed and list((tmp_path / "one" / "wandb").rglob("*.wandb"))
     written, said = contents(tmp_path / "one"), capsys.readouterr()
-    for secret in (TOKEN, API_KEY):
+    for secret in (TOKEN, API_KEY, PASSWORD):
         assert secret.encode() not in written
         assert secret not in said.out + said.err
 

@@ -26,7 +26,7 @@ def dry_run(config: Config) -> None:
     Raises UserError where the stated cluster cannot hold it.
     """
     console = Console(highlight=False, soft_wrap=True)
-    console.print(redact(config_to_yaml(config)), markup=False)
+    console.print(config_to_yaml(redact(config)), markup=False)
     plan, nodes = make_plan(config), stated_nodes(config)
     if nodes:
         show(console, config, place(plan, nodes))

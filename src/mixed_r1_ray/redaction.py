@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 BLOT = "…"
@@ -18,7 +19,7 @@ _TOKEN = re.compile(
 
 
 def redact(value: Any) -> Any:
-    """A text, or everything in a dict or list, without its secrets.
+    """A text, or everything in a dict, list, tuple or dataclass, without its secrets.
 
     Those are: values of environment variables that are named as secrets (WANDB_API_KEY, HF_TOKEN, …), the user part
     and secret parameters of a URL, and what has the form of a well-known service's token.
@@ -26,7 +27,9 @@ def redact(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: redact(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [redact(inner) for inner in value]
+        return type(value)(redact(inner) for inner in value)
+    if is_dataclass(value):
+        return replace(value, **{field.name: redact(getattr(value, field.name)) for field in fields(value)})
     if not isinstance(value, str):
         return value
     for secret in _environment_secrets():

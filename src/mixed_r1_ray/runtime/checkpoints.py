@@ -3,8 +3,7 @@
 Several processes may write one: each seals its files and leaves a note of them (`note_part`); one of them waits for all
 notes and commits (`gather_parts`, `commit`).
 
-checkpoints/step_000100/   what the writers put there, and manifest.json: the state, size and sha256 of every
-file
+checkpoints/step_000100/   what the writers put there, and manifest.json: state, size and sha256 of each file
             latest         link to the newest one committed
             .step_…        being written, or being deleted; never read
 """

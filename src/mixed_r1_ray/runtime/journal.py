@@ -46,7 +46,7 @@ class Journal:
 
     def say(self, text: str, done: int | None = None, total: int | None = None) -> None:
         """What is going on, with a count where there is one."""
-        self.progress.phase(text, done, total)
+        self.progress.phase(redact(text), done, total)
 
     def warn(self, text: str) -> None:
         """Shown once, kept for the report."""

@@ -53,7 +53,7 @@ def check_same_run(path: Path, config: Config) -> list[str]:
     config_file = path / "config.yaml"
     saved, environment = read_config(config_file)
     before = _flatten(dataclasses.asdict(Config())) | _flatten(saved)
-    now = _flatten(redact(dataclasses.asdict(config)))  # as it was written
+    now = _flatten(dataclasses.asdict(redact(config)))  # as it was written
     absent = object()
     changed = [
         key
@@ -125,4 +125,4 @@ def write_config(path: Path, config: Config, resumed: bool) -> None:
         environment["continued"] = [*before.get("continued", []), now]
     comments = OmegaConf.to_yaml(OmegaConf.create(environment)).splitlines()
     header = [HEADER, *(f"# {line}" for line in comments), ""]
-    atomic.write_text(path / "config.yaml", "\n".join([*header, redact(config_to_yaml(config))]))
+    atomic.write_text(path / "config.yaml", "\n".join([*header, config_to_yaml(redact(config))]))

@@ -69,8 +69,9 @@ def _start(config: Config, run_dir: RunDir):
             resume="allow",
             mode=config.tracking.wandb,
             dir=str(run_dir.path),
-            config=redact(asdict(config)),
-            settings=wandb.Settings(console="off", silent=True, save_code=False, disable_git=True),
+            config=asdict(redact(config)),
+            # Without metadata: it holds the command line with whatever secret is in it.
+            settings=wandb.Settings(console="off", silent=True, save_code=False, disable_git=True, x_disable_meta=True),
         )
         # A step of its own: wandb drops lines whose built-in step goes back, as it does after a resume.
         run.define_metric("step", hidden=True)
