@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,7 @@ class Learners:
 
     calls: list = field(default_factory=list)
     fails: Exception | None = None
+    restarted: bool = False
 
     def save(self, request) -> None:
         self.calls.append(("save", request))
@@ -28,6 +30,9 @@ class Learners:
         self.calls.append(("wait", None))
         if self.fails is not None:
             raise self.fails
+        if not self.restarted:
+            folder = Path([request for _, request in self.calls if request][-1].folder)
+            folder.rename(folder.with_name(folder.name.removeprefix(".").removesuffix(".partial")))
 
 
 class Sampler:
@@ -106,6 +111,13 @@ def test_a_checkpoint_that_failed_ends_the_run_at_the_next_save(parts):
     with pytest.raises(UserError, match="could not write shard"):
         parts.checkpoints.save(1)
         parts.checkpoints.save(2)
+
+
+def test_a_checkpoint_that_went_with_its_learners_is_told(parts):
+    parts.learners.restarted = True
+    with parts.checkpoints as checkpoints:
+        checkpoints.save(3)
+    assert parts.journal.warnings == ["the checkpoint of step 3 was lost with the learners that wrote it"]
 
 
 def test_a_new_best_is_told_and_spared(parts):

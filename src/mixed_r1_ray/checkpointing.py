@@ -51,7 +51,10 @@ class Checkpointer:
         if self._writing is not None:
             step, self._writing = self._writing, None
             self.learners.await_save()
-            self.journal.say(f"checkpoint of step {step} written")
+            if checkpoints.folder_of(self.run_dir.checkpoints, step).is_dir():
+                self.journal.say(f"checkpoint of step {step} written")
+            else:  # the learners were started anew meanwhile and know nothing of it
+                self.journal.warn(f"the checkpoint of step {step} was lost with the learners that wrote it")
 
     def __enter__(self) -> Checkpointer:
         return self
