@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,10 +18,10 @@ from mixed_r1_ray.remote import fetch
 
 
 @contextmanager
-def connected(config: Config, say: Callable[[str], None]) -> Iterator[Plan]:
+def connected(config: Config, say: Callable[[str], None], roles: Sequence[str] = ()) -> Iterator[Plan]:
     """A connection to Ray for the length of the block. Raises UserError where the cluster is too small.
 
-    A cluster that was started here ends with the block, and with it every actor.
+    roles: all that will be started, by name; a training run's by default. A cluster that was started here ends with the block, and with it every actor.
     """
     address = cluster_address(config)
     say(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
@@ -33,7 +33,7 @@ def connected(config: Config, say: Callable[[str], None]) -> Iterator[Plan]:
             _start_here(config)
     try:
         stop.raise_if_requested()
-        plan = make_plan(config)
+        plan = make_plan(config).only(*roles) if roles else make_plan(config)
         plan.check(ray.cluster_resources())
         yield plan
     finally:
@@ -67,9 +67,11 @@ class Actors:
     reference: list
 
 
-def create_actors(config: Config, plan: Plan, splits: dict[str, str]) -> Actors:
-    """Asks Ray for every actor of the plan at once; they start side by side."""
-    from mixed_r1_ray.data.worker import DataWorker
+def create_actors(config: Config, plan: Plan, data_worker: type, *data: object) -> Actors:
+    """Asks Ray for every actor of the plan at once; they start side by side.
+
+    data_worker: the class of the data actors, and `data` what they are made with beside the configuration.
+    """
     from mixed_r1_ray.policy.reference import ReferenceWorker
     from mixed_r1_ray.policy.worker import LearnerWorker
     from mixed_r1_ray.rewards.worker import RewardWorker
@@ -83,7 +85,7 @@ def create_actors(config: Config, plan: Plan, splits: dict[str, str]) -> Actors:
         return [actor_class.options(**options).remote(*arguments) for _ in range(role.count)]
 
     return Actors(
-        data=pool(DataWorker, "data", config, splits),
+        data=pool(data_worker, "data", config, *data),
         rollout=pool(RolloutWorker, "rollout", config),
         reward=pool(RewardWorker, "reward", config),
         learner=pool(LearnerWorker, "learner", config),

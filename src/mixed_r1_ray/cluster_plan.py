@@ -46,6 +46,10 @@ class Plan:
         """The role of that name; None when the run does without it (the reference at algo.beta=0)."""
         return next((role for role in self.roles if role.name == name), None)
 
+    def only(self, *names: str) -> Plan:
+        """The plan of a run that does with these roles."""
+        return Plan(tuple(role for role in self.roles if role.name in names))
+
     def needed(self) -> dict[str, float]:
         """Resource -> sum over all actors; rounded, so that three thirds of a GPU are one."""
         return {resource: round(sum(role.need(resource) for role in self.roles), 3) for resource in RESOURCES}

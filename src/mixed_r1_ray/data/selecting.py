@@ -8,13 +8,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mixed_r1_ray.config import Config
 from mixed_r1_ray.config_fields import sections
+from mixed_r1_ray.config_load import load_config
 from mixed_r1_ray.data.counting_line import counting
 from mixed_r1_ray.data.engine import books
-from mixed_r1_ray.data.engine.bands import Answers
+from mixed_r1_ray.data.engine.bands import Answers, drop_by_answers
+from mixed_r1_ray.data.engine.chunks import gather, plan_chunks
 from mixed_r1_ray.data.engine.contamination import drop_contaminated
 from mixed_r1_ray.data.engine.duplicates import drop_duplicates
-from mixed_r1_ray.data.engine.settings import SelectSettings, load_settings, settings_to_yaml
+from mixed_r1_ray.data.engine.settings import DifficultySettings, SelectSettings, load_settings, settings_to_yaml
 from mixed_r1_ray.data.engine.signatures import SignaturePart, make_signatures
 from mixed_r1_ray.data.engine.table import SignatureTable, load_table
 from mixed_r1_ray.data.engine.verdicts import Verdicts
@@ -58,6 +61,7 @@ def select(
     Raises UserError, also where no record is kept.
     """
     out = out.resolve()  # tasks may run elsewhere
+    config = load_config([f"conf={settings.difficulty.conf}", *run_words]) if settings.difficulty.enabled else None
     files = _open(places, out)
     sets = {name: open_files([place]) for name, place in sorted((against or {}).items())}
     table, held_out = _look(files, sets, out / WORK, num_cpus)
@@ -67,6 +71,9 @@ def select(
         for number, other in enumerate(held_out.values()):
             drop_contaminated(table, verdicts, number, other, settings.contamination, settings.pictures)
     answers, model = None, ""
+    if settings.difficulty.enabled:
+        answers = _answers(table, verdicts, settings.difficulty, config, out / WORK / "answers")
+        model = config.model.path
     if not len(kept := verdicts.alive()):
         raise UserError(f"{out}: no record is kept: {_totals(books.count(table, verdicts))}")
     shards = write_kept(out, table, kept, answers, model, settings.shard_records)
@@ -98,6 +105,21 @@ def _look(
     return tables.pop(""), tables
 
 
+def _answers(
+    table: SignatureTable, verdicts: Verdicts, settings: DifficultySettings, config: Config, folder: Path
+) -> Answers:
+    """Has the model answer every record that is left, and drops those outside their band."""
+    from mixed_r1_ray.difficulty import answer_chunks, answering
+
+    made_by = answering(config, settings.samples)
+    chunks = plan_chunks(table, verdicts.alive(), settings.chunk_rows, folder, made_by)
+    with counting(f"answering with {config.model.path}", "records") as count:
+        answer_chunks(config, chunks, settings.samples, _say, count)
+    answers = gather(table, chunks, settings.samples)
+    drop_by_answers(table, verdicts, answers, settings.bands)
+    return answers
+
+
 def _write_books(
     out: Path,
     table: SignatureTable,
@@ -114,6 +136,10 @@ def _write_books(
     atomic.write_text(out / SETTINGS, settings_to_yaml(settings))
     books.write_summary(out, counts, {"against": [*held_out], "sha256": list(sha256)})
     return counts
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _totals(counts: books.Counts) -> str:

@@ -70,7 +70,7 @@ class DifficultySettings:
     #: Answers a record.
     samples: Annotated[int, Bounds(least=2)] = 8
     #: Rows of an input file that are answered, and kept on disk, together.
-    chunk_rows: Count = 256
+    chunk_rows: Count = 128
     #: Which records are kept, by reward type.
     bands: dict[str, Band] = field(default_factory=_bands)
 
