@@ -25,6 +25,7 @@ from mixed_r1_ray.data.engine.writing import write_kept
 from mixed_r1_ray.data.record_files import InputFile, open_files
 from mixed_r1_ray.data.tasks import ray_for_data
 from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.rewards.custom import check_loads
 from mixed_r1_ray.runtime import atomic
 
 WORK = "work"  # folder in the output: signatures and answers, to go on from
@@ -34,14 +35,15 @@ SETTINGS = "select.yaml"
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0 where records were kept. Raises UserError."""
     arguments = _parser().parse_intermixed_args(argv)
-    run_words, words = [], []
-    for word in [word for word in arguments.words if "=" in word]:
-        (run_words if word.partition("=")[0].partition(".")[0] in sections() else words).append(word)
-    places = [word for word in arguments.words if "=" not in word]
+    keys = [word for word in (*arguments.words, *arguments.against) if _is_key(word)]
+    run_words = [word for word in keys if word.partition(".")[0] in sections()]
+    words = [word for word in keys if word not in run_words]
+    places = [word for word in arguments.words if not _is_key(word)]
     if not places:
         raise UserError("name at least one folder of records: select DIR --conf NAME --out DIR")
+    against = _against([word for word in arguments.against if not _is_key(word)])
     settings = load_settings(arguments.conf, words)
-    counts = select(places, settings, arguments.out, _against(arguments.against), run_words, arguments.num_cpus)
+    counts = select(places, settings, arguments.out, against, run_words, arguments.num_cpus)
     books.print_summary(counts, f"{arguments.out}: records")
     print(f"written: {arguments.out}, and what was dropped and why: {arguments.out / books.LEDGER}")
     return 0
@@ -61,7 +63,7 @@ def select(
     Raises UserError, also where no record is kept.
     """
     out = out.resolve()  # tasks may run elsewhere
-    config = load_config([f"conf={settings.difficulty.conf}", *run_words]) if settings.difficulty.enabled else None
+    config = _run_config(settings.difficulty, run_words)
     files = _open(places, out)
     sets = {name: open_files([place]) for name, place in sorted((against or {}).items())}
     table, held_out = _look(files, sets, out / WORK, num_cpus)
@@ -74,10 +76,28 @@ def select(
     if settings.difficulty.enabled:
         answers = _answers(table, verdicts, settings.difficulty, config, out / WORK / "answers")
         model = config.model.path
-    if not len(kept := verdicts.alive()):
-        raise UserError(f"{out}: no record is kept: {_totals(books.count(table, verdicts))}")
-    shards = write_kept(out, table, kept, answers, model, settings.shard_records)
-    return _write_books(out, table, verdicts, held_out, settings, answers, [shard.sha256 for shard in shards])
+    shards = write_kept(out, table, verdicts.alive(), answers, model, settings.shard_records)
+    counts = books.count(table, verdicts)
+    books.write_ledger(out / books.LEDGER, table, verdicts, held_out, answers)
+    books.write_chart(out, table, answers)
+    atomic.write_text(out / SETTINGS, settings_to_yaml(settings))
+    notes = {"against": [*held_out], "model": model, "shards": {shard.name: shard.sha256 for shard in shards}}
+    books.write_summary(out, counts, notes)
+    if not shards:
+        raise UserError(f"{out}: no record is kept: {books.totals(counts)}; {books.LEDGER} says why, for each")
+    return counts
+
+
+def _run_config(settings: DifficultySettings, words: Sequence[str]) -> Config | None:
+    """The run whose model, sampling and rewards are used; None where no model answers. Raises ConfigError."""
+    if not settings.enabled:
+        if words:
+            raise UserError(f"{words[0]}: bears on the model that answers, and difficulty.enabled is false")
+        return None
+    config = load_config([f"conf={settings.conf}", *words])
+    if config.reward.custom is not None:
+        check_loads(config.reward.custom)
+    return config
 
 
 def _open(places: Sequence[str | Path], out: Path) -> list[InputFile]:
@@ -120,37 +140,19 @@ def _answers(
     return answers
 
 
-def _write_books(
-    out: Path,
-    table: SignatureTable,
-    verdicts: Verdicts,
-    held_out: Mapping[str, SignatureTable],
-    settings: SelectSettings,
-    answers: Answers | None,
-    sha256: Sequence[str],
-) -> books.Counts:
-    counts = books.count(table, verdicts)
-    books.write_ledger(out / books.LEDGER, table, verdicts, held_out, answers)
-    if answers is not None:
-        books.write_chart(out, table, answers)
-    atomic.write_text(out / SETTINGS, settings_to_yaml(settings))
-    books.write_summary(out, counts, {"against": [*held_out], "sha256": list(sha256)})
-    return counts
-
-
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _totals(counts: books.Counts) -> str:
-    totals = {name: sum(row[name] for row in counts.values()) for name in books.COLUMNS}
-    return ", ".join(f"{name} {number:,}" for name, number in totals.items() if number)
+def _is_key(word: str) -> bool:
+    """Whether it sets a key, `a.b=…`; names of evaluation sets have no dot."""
+    return re.match(r"([a-z]\w*(\.\w+)+|shard_records)=", word) is not None
 
 
 def _against(words: Sequence[str]) -> dict[str, str]:
     sets = dict(word.partition("=")[::2] for word in words)
     for name, place in sets.items():
-        if not re.fullmatch(r"\w[\w.-]*", name) or not place:
+        if not re.fullmatch(r"\w[\w-]*", name) or not place:
             raise UserError(f"--against {name}={place}: is not NAME=DIR, such as mathvista=records/mathvista")
     return sets
 

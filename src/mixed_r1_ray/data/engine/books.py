@@ -66,7 +66,7 @@ def count(table: SignatureTable, verdicts: Verdicts) -> Counts:
 
 
 def write_summary(out: Path, counts: Counts, notes: Mapping[str, object]) -> None:
-    """summary.json: the counts of the printed table, and `notes`: settings, model, time of nothing."""
+    """summary.json: the counts of the printed table, and `notes`: model, evaluation sets, hashes of the shards."""
     rows = [
         {"reward_type": kind, "source": source, **columns} for (kind, source), columns in counts.items()
     ]
@@ -74,8 +74,11 @@ def write_summary(out: Path, counts: Counts, notes: Mapping[str, object]) -> Non
     atomic.write_text(out / SUMMARY, text + "\n")
 
 
-def write_chart(out: Path, table: SignatureTable, answers: Answers) -> None:
-    """pass_rates.svg: the mean task reward of every record that was answered, by reward type."""
+def write_chart(out: Path, table: SignatureTable, answers: Answers | None) -> None:
+    """pass_rates.svg: the mean task reward of every record that was answered, by reward type; none, no file."""
+    if answers is None or np.isnan(answers.mean).all():
+        (out / CHART).unlink(missing_ok=True)
+        return
     rated = np.flatnonzero(~np.isnan(answers.mean))
     values = {
         kind: answers.mean[rated[table.kind[rated] == table.kinds.index(kind)]]
@@ -83,7 +86,13 @@ def write_chart(out: Path, table: SignatureTable, answers: Answers) -> None:
         if kind in table.kinds
     }
     chart = histogram(values, "Mean task reward of answered records", "mean task reward", limits=(0.0, 1.0))
-    atomic.write_text(out / CHART, chart or "<svg xmlns='http://www.w3.org/2000/svg'/>\n")
+    atomic.write_text(out / CHART, chart)
+
+
+def totals(counts: Counts) -> str:
+    """`found 16,384, contaminated 71, kept 16,313`."""
+    sums = {name: sum(row[name] for row in counts.values()) for name in COLUMNS}
+    return ", ".join(f"{name} {number:,}" for name, number in sums.items() if number)
 
 
 def print_summary(counts: Counts, title: str) -> None:
