@@ -30,6 +30,13 @@ class Learners:
             raise self.fails
 
 
+class Sampler:
+    """Its state is one number."""
+
+    def state(self) -> dict:
+        return {"cursor": 7}
+
+
 @dataclass
 class Journal:
     warnings: list = field(default_factory=list)
@@ -51,9 +58,8 @@ def parts(tmp_path):
     config = replace(config, run=replace(config.run, keep_checkpoints=1, keep_best="eval/greedy/mean"))
     learners, journal = Learners(), Journal()
     log = MetricsLog(tmp_path / "metrics.jsonl")
-    return SimpleNamespace(
-        checkpoints=Checkpointer(config, RunFiles(tmp_path), learners, journal), learners=learners, journal=journal, log=log
-    )
+    checkpoints = Checkpointer(config, RunFiles(tmp_path), learners, Sampler(), journal)
+    return SimpleNamespace(checkpoints=checkpoints, learners=learners, journal=journal, log=log)
 
 
 def names(learners: Learners) -> list[str]:
@@ -111,4 +117,4 @@ def test_a_new_best_is_told_and_spared(parts):
         (parts.checkpoints.run_dir.checkpoints / f"step_{step:06d}").mkdir(parents=True)
     parts.checkpoints.save(4)
     (_, request), *_ = parts.learners.calls
-    assert (request.keep, request.spare, dict(request.state)) == (1, 1, {"step": 4})
+    assert (request.keep, request.spare, dict(request.state)) == (1, 1, {"step": 4, "cursor": 7})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,12 +24,13 @@ LEAST_CPUS = 0.001  # Ray reserves no bundle of nothing
 
 
 @contextmanager
-def connected(config: Config, say: Callable[[str], None]) -> Iterator[Placement]:
+def connected(config: Config, say: Callable[[str], None], roles: Sequence[str] = ()) -> Iterator[Placement]:
     """A connection to Ray for the length of the block, and where on it the run's actors go.
 
     Raises UserError where the cluster is too small.
 
-    A cluster that was started here ends with the block, and with it every actor.
+    roles: all that will be started, by name; a training run's by default. A cluster that was started here ends with the
+    block, and with it every actor.
     """
     address = cluster_address(config)
     say(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
@@ -44,7 +45,8 @@ def connected(config: Config, say: Callable[[str], None]) -> Iterator[Placement]
         nodes = ray_nodes(config)
         if config.cluster.nodes and len(nodes) < config.cluster.nodes:
             raise UserError(f"cluster.nodes={config.cluster.nodes}, but Ray has {len(nodes)}; wait for the others to join")
-        placement = place(make_plan(config), nodes)
+        plan = make_plan(config)
+        placement = place(plan.only(*roles) if roles else plan, nodes)
         for doubt in check_memory(config, placement):
             say(doubt)
         yield placement
@@ -119,11 +121,13 @@ def reserve(placement: Placement):
     return group
 
 
-def create_actors(config: Config, placement: Placement, splits: dict[str, str]) -> Actors:
-    """Reserves all that the plan asks for, then asks Ray for every actor at once; they start side by side."""
+def create_actors(config: Config, placement: Placement, data_worker: type, *data: object) -> Actors:
+    """Reserves all that the plan asks for, then asks Ray for every actor at once; they start side by side.
+
+    data_worker: the class of the data actors, and `data` what they are made with beside the configuration.
+    """
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    from mixed_r1_ray.data.worker import DataWorker
     from mixed_r1_ray.policy.reference import ReferenceWorker
     from mixed_r1_ray.policy.worker import LearnerWorker
     from mixed_r1_ray.rewards.worker import RewardWorker
@@ -141,7 +145,7 @@ def create_actors(config: Config, placement: Placement, splits: dict[str, str]) 
         return [actor(actor_class, role, number, arguments) for number in range(role.count)] if role else []
 
     return Actors(
-        data=pool(DataWorker, "data", config, splits),
+        data=pool(data_worker, "data", config, *data),
         rollout=pool(RolloutWorker, "rollout", config),
         reward=pool(RewardWorker, "reward", config),
         learner=pool(LearnerWorker, "learner", config),
