@@ -38,8 +38,8 @@ class StepModel:
 
     config: Config
     architecture: Architecture
-    layout: Layout
     device: Device
+    layout: Layout = Layout()
     efficiency: Efficiency = Efficiency()
     host: HostRates = HostRates()
 
