@@ -2,7 +2,7 @@
 
     python benchmarks/scale.py predict [conf=internvl_8b key=value …]   weak scaling: what each part takes, what saturates
     python benchmarks/scale.py machine                                  rates of this machine; starts Ray here
-    python benchmarks/scale.py error runs/NAME                          prediction for a run on this CPU, and what it took
+    python benchmarks/scale.py error runs/NAME [key=value …]            prediction for a run on this CPU, and what it took
 
 `predict` repeats the configuration's GPUs and prompts k times. `error` wants a run without GPUs, not resumed; it
 measures this machine's rates first, and leaves the run's first steps out.
@@ -147,27 +147,27 @@ def _ray_rates() -> tuple[float, float]:
         def take(self, group):
             return None
 
-    ray.init(address="local", num_cpus=4, object_store_memory=2**29, include_dashboard=False, log_to_driver=False)
+    local = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False, "log_to_driver": False}
+    ray.init(num_cpus=4, object_store_memory=2**29, **local)
     try:
         engine, scorer = Echo.options(num_cpus=1).remote(), Echo.options(num_cpus=1).remote()
         prompts = [Prompt(f"p{n}", "", "matching", "", "", None, (), None, "", 1) for n in range(400)]
         pool, sampling = RolloutPool([engine], 120.0), SamplingConfig(8, 1024)
         for _ in range(2):  # the first round starts processes
-            begun, used = time.perf_counter(), time.process_time()
+            used = time.process_time()
             ray.wait([scorer.take.remote(done.group) for done in pool.generate(prompts, sampling, 0)], num_returns=400)
-            elapsed, cpu = time.perf_counter() - begun, time.process_time() - used
-        print(f"driver: {cpu / 400 * 1e3:.2f} ms of its CPU, {elapsed / 400 * 1e3:.2f} ms elapsed a group")
+            cpu = time.process_time() - used
         block = np.ones(2**26, np.uint8)
         return cpu / 400, block.nbytes / _seconds(lambda: ray.put(block), repeats=10)
     finally:
         ray.shutdown()
 
 
-def error(folder: Path) -> None:
+def error(folder: Path, words: list[str]) -> None:
     """The run's medians beside the model with this machine's rates and nothing lost, nothing fitted."""
     device, host = machine()
     _show_rates(device, host)
-    config = load_config([f"conf={folder / 'config.yaml'}"])
+    config = load_config([f"conf={folder / 'config.yaml'}", *words])
     steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [step for step in steps if "time/learn_s" in step][WARM_UP_STEPS:]
 
@@ -189,6 +189,7 @@ def error(folder: Path) -> None:
 def _show_rates(device: Device, host: HostRates) -> None:
     print(f"matmul, one thread: {device.flops / 1e9:.0f} GFLOPS float32; copy: {device.memory_rate / 1e9:.1f} GB/s")
     print(f"ray.put: {host.object_put_rate / 1e9:.2f} GB/s; a picture: {host.patch_s * 1e6:.1f} us a patch")
+    print(f"driver: {host.group_driver_s * 1e3:.2f} ms of its CPU a group")
 
 
 def main() -> None:
@@ -196,7 +197,7 @@ def main() -> None:
     if command == "machine":
         _show_rates(*machine())
     elif command == "error":
-        error(Path(words[0]))
+        error(Path(words[0]), words[1:])
     else:
         predict(words)
 

@@ -21,7 +21,7 @@ VISION = Vision(
 SMALL = Architecture("internvl", LANGUAGE, VISION)
 ROUND = Device("round", memory=1e9, memory_rate=1e6, flops=1e6, nvlink_rate=1e6, network_rate=1e5, host_rate=1e6)
 IDEAL = Efficiency(1, 1, 1, 1, 1, 1, 1)
-FREE = HostRates(0, 0, 0, 0, 0, object_put_rate=1e12, node_network_rate=1e6)
+FREE = HostRates(0, 0, 0, 0, 0, object_put_rate=1e12, memory_rate=1e5, node_network_rate=1e6)
 
 
 def model(*words: str, layout: Layout = Layout(), host: HostRates = FREE, device: Device = ROUND) -> StepModel:
@@ -100,6 +100,14 @@ def test_zero3_gathers_twice_and_scatters_once_a_microbatch():
     apart = model(layout=Layout(learner_nodes=2)).learn()
     assert apart.busy["collectives"] == pytest.approx(10 * learn.busy["collectives"])  # network instead of NVLink
     assert model("learner.num_workers=1").learn().busy["collectives"] == 0
+
+
+def test_an_update_moves_28_bytes_a_parameter_or_crosses_to_the_host():
+    numbers = (SMALL.parameters - 100) / 2  # of a rank
+    assert model().learn().busy["optimizer"] == pytest.approx(28 * numbers / 1e6)
+    offloaded = model("learner.offload=optimizer").learn().busy["optimizer"]
+    on_the_host, crossing = 2 * 28 * numbers / 1e5, (3 + 1) * 2 * numbers / 1e6  # two ranks share it; 3 microbatches
+    assert offloaded == pytest.approx(on_the_host + crossing)
 
 
 def test_a_sync_is_its_copies_one_after_the_other():

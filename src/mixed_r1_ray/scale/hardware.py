@@ -47,6 +47,7 @@ class HostRates:
     group_driver_s: float = 0.0013  # measured: the driver's references, calls and bookkeeping for a group
     patch_s: float = 2.0e-5  # measured: decoding and preparing a picture, by patch of the vision tower
     object_put_rate: float = 2.0e9  # measured: bytes/s into the object store, one process
+    memory_rate: float = 200e9  # choice: bytes/s of a node's memory
     node_network_rate: float = 12.5e9  # choice: 100 Gb/s of a node, which the object store's transfers share
 
 

@@ -133,15 +133,26 @@ class StepModel:
         microbatches = ceil(work.prompts * work.group_tokens / (learner.microbatch_tokens * ranks))
         trained = self.architecture.trained(learner.freeze)
         moved = self.number * (2 * self.architecture.parameters + trained) * (ranks - 1) / ranks
-        updated = (self.number * 2 + 4 * 6) * trained / ranks  # read and write weight, master, moments; read gradient
         busy = {
             "arithmetic": flops / (ranks * self.device.flops * self.efficiency.learner_flops),
             "collectives": microbatches * moved / self._link(),
-            "optimizer": updated / (self.device.memory_rate * self.efficiency.decode_bandwidth),
+            "optimizer": self._update(trained / ranks, microbatches),
             "microbatch overhead": microbatches * self.host.microbatch_s,
         }
         bound = max(("arithmetic", "collectives"), key=busy.get)
         return Phase("learn", busy[bound] + busy["optimizer"] + busy["microbatch overhead"], bound, busy)
+
+    def _update(self, numbers: float, microbatches: int) -> float:
+        """Seconds of AdamW over one rank's parameters: gradient read, weight written, its state read and written.
+
+        On the host the node's ranks share its memory, and every microbatch's gradients go there.
+        """
+        moved = (2 * self.number + 6 * 4) * numbers
+        if self.config.learner.offload == "none":
+            return moved / (self.device.memory_rate * self.efficiency.decode_bandwidth)
+        together = ceil(self.config.learner.num_workers / self.layout.learner_nodes)
+        crossing = (microbatches + 1) * self.number * numbers
+        return together * moved / self.host.memory_rate + crossing / (self.device.host_rate * self.efficiency.host_copy)
 
     def sync(self) -> Phase:
         """Gather, to host memory, into the object store, to the other nodes (a tree), onto the devices: one by one."""
