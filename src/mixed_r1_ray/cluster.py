@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -126,31 +127,32 @@ def create_actors(config: Config, placement: Placement, data_worker: type, *data
 
     data_worker: the class of the data actors, and `data` what they are made with beside the configuration.
     """
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
     from mixed_r1_ray.policy.reference import ReferenceWorker
     from mixed_r1_ray.policy.worker import LearnerWorker
     from mixed_r1_ray.rewards.worker import RewardWorker
     from mixed_r1_ray.rollout.worker import RolloutWorker
 
-    group = reserve(placement)
+    classes = {
+        "data": data_worker,
+        "rollout": RolloutWorker,
+        "reward": RewardWorker,
+        "learner": LearnerWorker,
+        "reference": ReferenceWorker,
+    }
+    pools = seated(placement, reserve(placement), classes, lambda name: (config, *data) if name == "data" else (config,))
+    return Actors(**{name: pools.get(name, []) for name in classes})
 
-    def actor(actor_class, role: Role, number: int, arguments: tuple):
+
+def seated(placement: Placement, group, classes: Mapping[str, Any], arguments: Callable[[str], tuple]) -> dict[str, list]:
+    """Role -> its actors, each in its bundle of the placement group."""
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    def actor(role: Role, number: int):
         seat = PlacementGroupSchedulingStrategy(group, placement.bundle_of(role.name, number))
         options = {"num_cpus": role.cpus, "num_gpus": role.gpus, "scheduling_strategy": seat}
-        return actor_class.options(**options).remote(*arguments)
+        return classes[role.name].options(**options).remote(*arguments(role.name))
 
-    def pool(actor_class, name: str, *arguments) -> list:
-        role = placement.plan.role(name)
-        return [actor(actor_class, role, number, arguments) for number in range(role.count)] if role else []
-
-    return Actors(
-        data=pool(data_worker, "data", config, *data),
-        rollout=pool(RolloutWorker, "rollout", config),
-        reward=pool(RewardWorker, "reward", config),
-        learner=pool(LearnerWorker, "learner", config),
-        reference=pool(ReferenceWorker, "reference", config),
-    )
+    return {role.name: [actor(role, number) for number in range(role.count)] for role in placement.plan.roles}
 
 
 def await_ready(actors: Actors, config: Config, progress: Callable[[str], None]) -> None:
