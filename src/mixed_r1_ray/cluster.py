@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -24,12 +25,13 @@ LEAST_CPUS = 0.001  # Ray reserves no bundle of nothing
 
 
 @contextmanager
-def connected(config: Config, say: Callable[[str], None]) -> Iterator[Placement]:
+def connected(config: Config, say: Callable[[str], None], roles: Sequence[str] = ()) -> Iterator[Placement]:
     """A connection to Ray for the length of the block, and where on it the run's actors go.
 
     Raises UserError where the cluster is too small.
 
-    A cluster that was started here ends with the block, and with it every actor.
+    roles: all that will be started, by name; a training run's by default. A cluster that was started here ends with the
+    block, and with it every actor.
     """
     address = cluster_address(config)
     say(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
@@ -44,7 +46,8 @@ def connected(config: Config, say: Callable[[str], None]) -> Iterator[Placement]
         nodes = ray_nodes(config)
         if config.cluster.nodes and len(nodes) < config.cluster.nodes:
             raise UserError(f"cluster.nodes={config.cluster.nodes}, but Ray has {len(nodes)}; wait for the others to join")
-        placement = place(make_plan(config), nodes)
+        plan = make_plan(config)
+        placement = place(plan.only(*roles) if roles else plan, nodes)
         for doubt in check_memory(config, placement):
             say(doubt)
         yield placement
@@ -119,34 +122,37 @@ def reserve(placement: Placement):
     return group
 
 
-def create_actors(config: Config, placement: Placement, splits: dict[str, str]) -> Actors:
-    """Reserves all that the plan asks for, then asks Ray for every actor at once; they start side by side."""
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+def create_actors(config: Config, placement: Placement, data_worker: type, *data: object) -> Actors:
+    """Reserves all that the plan asks for, then asks Ray for every actor at once; they start side by side.
 
-    from mixed_r1_ray.data.worker import DataWorker
+    data_worker: the class of the data actors, and `data` what they are made with beside the configuration.
+    """
     from mixed_r1_ray.policy.reference import ReferenceWorker
     from mixed_r1_ray.policy.worker import LearnerWorker
     from mixed_r1_ray.rewards.worker import RewardWorker
     from mixed_r1_ray.rollout.worker import RolloutWorker
 
-    group = reserve(placement)
+    classes = {
+        "data": data_worker,
+        "rollout": RolloutWorker,
+        "reward": RewardWorker,
+        "learner": LearnerWorker,
+        "reference": ReferenceWorker,
+    }
+    pools = seated(placement, reserve(placement), classes, lambda name: (config, *data) if name == "data" else (config,))
+    return Actors(**{name: pools.get(name, []) for name in classes})
 
-    def actor(actor_class, role: Role, number: int, arguments: tuple):
+
+def seated(placement: Placement, group, classes: Mapping[str, Any], arguments: Callable[[str], tuple]) -> dict[str, list]:
+    """Role -> its actors, each in its bundle of the placement group."""
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    def actor(role: Role, number: int):
         seat = PlacementGroupSchedulingStrategy(group, placement.bundle_of(role.name, number))
         options = {"num_cpus": role.cpus, "num_gpus": role.gpus, "scheduling_strategy": seat}
-        return actor_class.options(**options).remote(*arguments)
+        return classes[role.name].options(**options).remote(*arguments(role.name))
 
-    def pool(actor_class, name: str, *arguments) -> list:
-        role = placement.plan.role(name)
-        return [actor(actor_class, role, number, arguments) for number in range(role.count)] if role else []
-
-    return Actors(
-        data=pool(DataWorker, "data", config, splits),
-        rollout=pool(RolloutWorker, "rollout", config),
-        reward=pool(RewardWorker, "reward", config),
-        learner=pool(LearnerWorker, "learner", config),
-        reference=pool(ReferenceWorker, "reference", config),
-    )
+    return {role.name: [actor(role, number) for number in range(role.count)] for role in placement.plan.roles}
 
 
 def await_ready(actors: Actors, config: Config, progress: Callable[[str], None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor
 
 from .config import Config
@@ -71,6 +71,10 @@ class Plan:
             for number in range(role.count)
         ]
         return (*shared, *alone)
+
+    def only(self, *names: str) -> Plan:
+        """The plan of a run that does with these roles."""
+        return replace(self, roles=tuple(role for role in self.roles if role.name in names))
 
     def needed(self) -> dict[str, float]:
         """Resource -> sum over all bundles."""

@@ -195,6 +195,8 @@ class LearnerConfig:
     freeze: Literal["none", "vision", "vision+projector"] = "none"
     #: Recompute activations in the backward pass.
     gradient_checkpointing: bool = False
+    #: Keep gradients and AdamW's state in host memory, and update there: slower, for fewer or smaller GPUs.
+    offload: Literal["none", "optimizer"] = "none"
     #: Seconds to start, and for one update.
     start_timeout_s: Positive = 600.0
     timeout_s: Positive = 1800.0

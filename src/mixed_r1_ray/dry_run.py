@@ -12,9 +12,10 @@ from .config import Config
 from .config_load import config_to_yaml
 from .environment import cluster_address
 from .errors import UserError
+from .estimate import step_model
 from .memory_plan import judge, loads
 from .placement import Node, Placement, gpu_bytes, place, stated_nodes
-from .plan_table import memory_table, placement_table
+from .plan_table import memory_table, placement_table, time_table
 from .redaction import redact
 from .scale.architecture import read_architecture
 from .scale.memory import footprints
@@ -47,6 +48,8 @@ def show(console: Console, config: Config, placement: Placement) -> None:
     console.print(memory_table(places))
     for doubt in judge(places):
         console.print(doubt, markup=False)
+    if config.rollout.gpus_per_worker and config.learner.gpus_per_worker:
+        console.print(time_table(step_model(config, architecture, placement)))
 
 
 def _as_large_as_needed(plan: Plan, config: Config) -> Node:

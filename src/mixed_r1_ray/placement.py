@@ -38,6 +38,10 @@ class Placement:
         """Index of the bundle that holds this actor."""
         return next(index for index, bundle in enumerate(self.bundles) if (role, number) in bundle.actors)
 
+    def node_of(self, role: str, number: int) -> Node:
+        """The node of this actor."""
+        return self.nodes[self.seats[self.bundle_of(role, number)]]
+
     def nodes_of(self, role: str) -> Counter[int]:
         """Node index -> how many actors of the role it gets."""
         return Counter(

@@ -10,6 +10,7 @@ from .memory_plan import Load
 from .placement import Placement
 from .scale.hardware import GIB
 from .scale.memory import Footprint
+from .scale.step_time import StepModel
 
 
 def placement_table(placement: Placement, prints: Mapping[str, Footprint]) -> Table:
@@ -37,6 +38,21 @@ def memory_table(loads: Sequence[Load]) -> Table:
         verdict = "" if load.room is None else "fits" if load.fits else "may not fit" if load.certain.fits else "cannot fit"
         there = "unknown" if load.room is None else f"{load.room / GIB:.1f}"
         table.add_row(load.place, f"{load.total / GIB:.1f}", there, verdict)
+    return table
+
+
+def time_table(model: StepModel) -> Table:
+    """What a step waits for, phase by phase, and the work behind it."""
+    title = f"Step time on {model.device.name}s, estimated from their peak rates"
+    table = Table("phase", "seconds", "bound by", "work (seconds)", title=title, title_justify="left")
+    for phase in model.phases():
+        parts = sorted(phase.busy.items(), key=lambda part: -part[1])
+        work = ", ".join(f"{name} {seconds:.1f}" for name, seconds in parts if seconds >= 0.05)
+        table.add_row(phase.name, f"{phase.seconds:.1f}", phase.bound if phase.seconds else "hidden", work)
+    work, seconds = model.work, model.seconds()
+    table.add_section()
+    sizes = f"{work.samples} samples; prompts of {work.prompt_tokens} tokens, responses of {work.response_tokens}"
+    table.add_row("step", f"{seconds:.1f}", f"{work.samples / seconds:.1f} samples/s", sizes)
     return table
 
 

@@ -11,7 +11,7 @@ from mixed_r1_ray.config import Config
 from mixed_r1_ray.data.batch_plan import make_order
 from mixed_r1_ray.data.loader import PromptLoader
 from mixed_r1_ray.data.reader import record_files
-from mixed_r1_ray.data.worker import SplitInfo
+from mixed_r1_ray.data.worker import DataWorker, SplitInfo
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.evaluation import Evaluator
 from mixed_r1_ray.experience import Scorer
@@ -67,16 +67,14 @@ def start_parts(
     config: Config, placement: Placement, splits: dict[str, str], run_dir: RunDir, journal: Journal
 ) -> Parts:
     """Starts all actors and hands them over ready. Raises UserError naming what could not be started."""
-    actors = create_actors(config, placement, splits)
+    actors = create_actors(config, placement, DataWorker, splits)
     rows = {split: _describe(actors, split, config, journal) for split in splits}
     order = make_order(rows["train"].rows, config, journal.warn)
     learners = LearnerGroup(actors.learner, config)
     journal.say("starting learners")
     learners.start()
     await_ready(actors, config, journal.say)
-    rollout = RolloutPool(actors.rollout, config.rollout.timeout_s)
-    rewards = RewardPool.from_config(actors.reward, config.reward, journal.warn)
-    scorer = Scorer(rewards, actors.reference, config.reference.timeout_s, journal.warn)
+    rollout, scorer = make_pools(actors, config, journal.warn)
     loaders = {
         split: PromptLoader(
             actors.data,
@@ -105,6 +103,13 @@ def start_parts(
         checkpoints=checkpoints,
         first_step=checkpoints.restore() + 1,
     )
+
+
+def make_pools(actors: Actors, config: Config, warn: Callable[[str], None]) -> tuple[RolloutPool, Scorer]:
+    """What samples answers, and what scores them."""
+    rewards = RewardPool.from_config(actors.reward, config.reward, warn)
+    scorer = Scorer(rewards, actors.reference, config.reference.timeout_s, warn)
+    return RolloutPool(actors.rollout, config.rollout.timeout_s), scorer
 
 
 def _describe(actors: Actors, split: str, config: Config, journal: Journal) -> SplitInfo:

@@ -84,10 +84,11 @@ def _count_rank(rank: int, config: Config, address: str, answers) -> None:
     )
 
 
-def test_shards_of_two_zero3_ranks_are_as_large_as_planned(tmp_path):
+@pytest.mark.parametrize("offload", ["none", pytest.param("optimizer", marks=pytest.mark.slow)])
+def test_shards_of_two_zero3_ranks_are_as_large_as_planned(tmp_path, offload):
     save_tiny(tmp_path / "model", "internvl", ["what is it?"])
     config = load_config(["conf=quickstart", f"model.path={tmp_path / 'model'}", "model.dtype=bfloat16"])
-    config = replace(config, learner=replace(config.learner, num_workers=2, threads=1, freeze="vision"))
+    config = replace(config, learner=replace(config.learner, num_workers=2, freeze="vision", offload=offload))
     spawn = multiprocessing.get_context("spawn")
     answers, address = spawn.Queue(), f"file://{tmp_path}/rendezvous"
     ranks = [spawn.Process(target=_count_rank, args=(rank, config, address, answers)) for rank in range(2)]
@@ -110,6 +111,13 @@ def test_an_8b_learner_holds_sixteen_bytes_a_trained_parameter_over_its_ranks():
         parts = planned(f"learner.num_workers={ranks}")["learner"].device
         state = parts["weights"] + parts["gradients"] + parts["optimizer"]
         assert state == pytest.approx((16 * trained + 2 * frozen) / ranks)
+
+
+def test_offload_moves_gradients_and_optimizer_to_the_host():
+    here, there = planned()["learner"], planned("learner.offload=optimizer")["learner"]
+    assert set(here.device) - set(there.device) == {"gradients", "optimizer"}
+    assert there.host["optimizer"] == here.device["optimizer"] and there.device["weights"] == here.device["weights"]
+    assert there.host["float32 gradients"] == here.device["optimizer"] / 3
 
 
 def test_kv_cache_is_what_the_fraction_leaves():

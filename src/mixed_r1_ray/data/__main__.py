@@ -14,6 +14,7 @@ EXIT_INTERRUPTED = 130
 COMMANDS = {
     "convert": ("converting", "a public dataset, or your own rows, into records"),
     "check": ("checking", "every record; --drop writes those without fault"),
+    "select": ("selecting", "which records to train on: no copies, no evaluation data, neither easy nor hopeless"),
     "mix": ("mixing", "records of many sources into one mixture, by quotas"),
     "show": ("show", "records as a page: pictures, questions, gold answers"),
 }

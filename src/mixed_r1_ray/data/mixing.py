@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from mixed_r1_ray import __version__
 from mixed_r1_ray.data.card import write_card
@@ -24,19 +23,10 @@ from mixed_r1_ray.data.manifest import (
     text_hash,
 )
 from mixed_r1_ray.data.recipe import Recipe, load_recipe, recipe_to_yaml
-from mixed_r1_ray.data.record_files import InputFile, as_records, open_files, read_batches
+from mixed_r1_ray.data.record_files import InputFile, in_row_groups, open_files, read_records
 from mixed_r1_ray.data.record_index import RecordIndex, build_index
-from mixed_r1_ray.data.schema import SCHEMA
 from mixed_r1_ray.data.selection import select
-from mixed_r1_ray.data.shards import (
-    ROW_GROUP_BYTES,
-    ROW_GROUP_ROWS,
-    Shard,
-    ShardWriter,
-    fingerprint,
-    finished_shard,
-    prepare_folder,
-)
+from mixed_r1_ray.data.shards import Shard, ShardWriter, fingerprint, finished_shard, prepare_folder
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.runtime import atomic
 
@@ -152,32 +142,12 @@ def write_split(
             shard = finished_shard(folder / name, made_of)
             if shard is None:
                 with ShardWriter(folder / name, made_of) as writer:
-                    for table in _row_groups(_tables(index, part, files)):
+                    for table in in_row_groups(read_records(files, index.file[part], index.row[part])):
                         writer.add_table(table)
                 shard = writer.shard
             shards.append(shard)
             advance()
     return shards
-
-
-def _tables(index: RecordIndex, part: np.ndarray, files: Sequence[InputFile]) -> Iterator[pa.Table]:
-    for number in np.unique(index.file[part]):
-        rows = index.row[part[index.file[part] == number]]
-        for _, batch in read_batches(files[number], SCHEMA.names, rows):
-            yield as_records(batch, files[number])
-
-
-def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Small tables put together to the size of a row group."""
-    waiting: list[pa.Table] = []
-    for table in tables:
-        waiting.append(table)
-        rows, size = sum(len(one) for one in waiting), sum(one.nbytes for one in waiting)
-        if rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES:
-            yield pa.concat_tables(waiting)
-            waiting = []
-    if waiting:
-        yield pa.concat_tables(waiting)
 
 
 def _left_out(index: RecordIndex) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from mixed_r1_ray.data.reader import record_files
 from mixed_r1_ray.data.schema import OPTIONAL, REQUIRED, SCHEMA
+from mixed_r1_ray.data.shards import ROW_GROUP_BYTES, ROW_GROUP_ROWS
 from mixed_r1_ray.errors import UserError
 
 BATCH_ROWS = 256
@@ -61,6 +62,28 @@ def read_batches(
         raise UserError(
             f"{file.path}: cannot be read on from row {first} ({error}); is it cut short?"
         ) from error
+
+
+def read_records(
+    files: Sequence[InputFile], file: np.ndarray, row: np.ndarray
+) -> Iterator[pa.Table]:
+    """Whole records, a batch at a time: rows `row` of the files with the numbers `file`, both (n,), rising."""
+    for number in np.unique(file):
+        for _, batch in read_batches(files[number], SCHEMA.names, row[file == number]):
+            yield as_records(batch, files[number])
+
+
+def in_row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Small tables put together to the size of a row group."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        rows, size = sum(len(one) for one in waiting), sum(one.nbytes for one in waiting)
+        if rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def as_records(batch: pa.RecordBatch, file: InputFile) -> pa.Table:

@@ -60,41 +60,47 @@ class DataWorker:
         places: file and row number of each row.
         """
         table = self.tables[split]
-        heads, images, inputs = [], [], []
-        for file, row in places:
-            prepared = self._prepare_row(table, file, row)
-            usable = isinstance(prepared, PreparedPrompt)
-            heads.append(prepared.prompt if usable else prepared)
-            images.append(prepared.images if usable else None)
-            inputs.append(prepared.inputs if usable else None)
-        return heads, *images, *inputs
+        return separated([self._prepare_row(table, *place) for place in places])
 
     def pictures(self, split: str, ids: Sequence[str]) -> dict[str, bytes]:
         """The first picture of each record as its file holds it; records without one are left out."""
         return self.tables[split].first_pictures(ids)
 
     def _prepare_row(self, table: RecordTable, file: int, row: int) -> PreparedPrompt | BadRow:
-        record, where = table.record_at(file, row), (table.files[file].name, row)
-        try:
-            images = tuple(decode_image(image) for image in record.images)
-        except ImageError as error:
-            return BadRow(*where, "images", str(error))
-        sizes = tuple((image.shape[1], image.shape[0]) for image in images)
-        if record.image_sizes and sizes != record.image_sizes:
-            return BadRow(*where, "image_sizes", f"says {record.image_sizes}, the pictures have {sizes}")
-        try:
-            prepared = prepare_prompt(record, images, self.adapter, self.config)
-        except ValueError as error:  # a placeholder in the question, a picture too long for its height, ...
-            return BadRow(*where, "prompt", str(error))
-        longest = self.config.model.max_length - self.config.rollout.max_new_tokens
-        if prepared.prompt.num_tokens > longest:
-            reason = (
-                f"the prompt has {prepared.prompt.num_tokens} tokens with its pictures; model.max_length "
-                f"{self.config.model.max_length} - rollout.max_new_tokens {self.config.rollout.max_new_tokens} "
-                f"leaves {longest}"
-            )
-            return BadRow(*where, "question", reason)
-        return prepared
+        where = table.files[file].name, row
+        return prepare_record(table.record_at(file, row), where, self.adapter, self.config)
+
+
+def separated(prepared: Sequence[PreparedPrompt | BadRow]) -> tuple:
+    """As an actor returns n rows, in 1 + 2 n objects: a list of Prompt or BadRow, each row's images, its inputs."""
+    usable = [row if isinstance(row, PreparedPrompt) else None for row in prepared]
+    heads = [row.prompt if isinstance(row, PreparedPrompt) else row for row in prepared]
+    return heads, *(row and row.images for row in usable), *(row and row.inputs for row in usable)
+
+
+def prepare_record(
+    record: Record, where: tuple[str, int], adapter: VLMAdapter, config: Config
+) -> PreparedPrompt | BadRow:
+    """The record as a prompt with its pictures, or why it can be none. where: file name and row, to name it by."""
+    try:
+        images = tuple(decode_image(image) for image in record.images)
+    except ImageError as error:
+        return BadRow(*where, "images", str(error))
+    sizes = tuple((image.shape[1], image.shape[0]) for image in images)
+    if record.image_sizes and sizes != record.image_sizes:
+        return BadRow(*where, "image_sizes", f"says {record.image_sizes}, the pictures have {sizes}")
+    try:
+        prepared = prepare_prompt(record, images, adapter, config)
+    except ValueError as error:  # a placeholder in the question, a picture too long for its height, ...
+        return BadRow(*where, "prompt", str(error))
+    longest = config.model.max_length - config.rollout.max_new_tokens
+    if prepared.prompt.num_tokens > longest:
+        reason = (
+            f"the prompt has {prepared.prompt.num_tokens} tokens with its pictures; model.max_length "
+            f"{config.model.max_length} - rollout.max_new_tokens {config.rollout.max_new_tokens} leaves {longest}"
+        )
+        return BadRow(*where, "question", reason)
+    return prepared
 
 
 def prepare_prompt(

@@ -233,11 +233,13 @@ def _zero3_engine(config: Config):
 
 
 def _deepspeed_settings(config: Config) -> dict:
+    pinned = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    offload = {"offload_optimizer": pinned} if config.learner.offload == "optimizer" else {}
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,  # boundaries are set by hand: the number of microbatches varies
         "gradient_clipping": config.learner.max_grad_norm,
-        "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
+        "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0} | offload,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": config.model.dtype == "bfloat16"},

@@ -1,4 +1,4 @@
-"""Peak rates of known accelerators and links, and the fractions of them that the estimates count on.
+"""Peak rates of known accelerators and links, the fractions of them that estimates count on, and what a host takes.
 
 Peaks are the makers' data sheets (SXM boards; dense bf16, no sparsity; one direction of a link). A fraction is a choice
 of this project until a run on that hardware replaces it; docs/scale.md says which estimate each one enters.
@@ -38,12 +38,17 @@ class Efficiency:
 
 
 @dataclass(frozen=True)
-class Overheads:
-    """Seconds that no peak rate explains, by unit of work. Choices, except where docs/scale.md measures them."""
+class HostRates:
+    """What no accelerator's peak explains. `measured`: on the machine of docs/scale.md, command there; else a choice."""
 
-    decode_step_s: float = 0.002  # scheduler, sampling, launches of one engine step
-    microbatch_s: float = 0.01
-    group_driver_s: float = 0.0013  # the driver's part in one group: refs, calls, bookkeeping
+    decode_step_s: float = 0.002  # choice: scheduling, sampling and launches of one engine step
+    microbatch_s: float = 0.01  # choice: packing and launches
+    reward_sample_s: float = 0.0006  # measured: BMAS, the slowest built-in but math (docs/rewards.md), one core
+    group_driver_s: float = 0.0013  # measured: the driver's references, calls and bookkeeping for a group
+    patch_s: float = 2.0e-5  # measured: decoding and preparing a picture, by patch of the vision tower
+    object_put_rate: float = 2.0e9  # measured: bytes/s into the object store, one process
+    memory_rate: float = 200e9  # choice: bytes/s of a node's memory
+    node_network_rate: float = 12.5e9  # choice: 100 Gb/s of a node, which the object store's transfers share
 
 
 DEVICES: dict[str, Device] = {

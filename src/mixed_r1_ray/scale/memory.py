@@ -57,17 +57,18 @@ def learner_footprint(config: Config, architecture: Architecture, work: Workload
     microbatch = PackedRow(work.prompt_tokens, min(responses, config.rollout.group_size), work.response_tokens)
     rows = max(1, learner.microbatch_tokens // microbatch.tokens)
     kept = rows * kept_bytes(architecture.language, microbatch, number, learner.gradient_checkpointing)
-    return Footprint(
-        device={
-            "weights": number * architecture.parameters / ranks,
-            "gradients": number * trained / ranks,
-            "optimizer": ADAM_BYTES * trained / ranks,
-            "gathered": number * in_passing if ranks > 1 else number * min(trained, REDUCE_BUCKET),
-            "activations": kept,
-            "logits": rows * logits_bytes(architecture.language, microbatch),
-        },
-        host={"checkpoint": ADAM_BYTES * trained / ranks},  # this rank's share, whole on the host while it is written
-    )
+    weights = {"weights": number * architecture.parameters / ranks}
+    state = {"gradients": number * trained / ranks, "optimizer": ADAM_BYTES * trained / ranks}
+    working = {
+        "gathered": number * in_passing if ranks > 1 else number * min(trained, REDUCE_BUCKET),
+        "activations": kept,
+        "logits": rows * logits_bytes(architecture.language, microbatch),
+    }
+    written = {"checkpoint": ADAM_BYTES * trained / ranks}  # this rank's share, on the host while it is written
+    if learner.offload == "none":
+        return Footprint(weights | state | working, written)
+    float32 = {"float32 gradients": 4 * trained / ranks}  # what AdamW reads there
+    return Footprint(weights | working, state | float32 | written)
 
 
 def rollout_footprint(config: Config, architecture: Architecture, device_bytes: float) -> Footprint:

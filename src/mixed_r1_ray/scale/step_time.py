@@ -1,0 +1,195 @@
+"""Seconds of one step by phase, from peak rates: the model that docs/scale.md explains and holds against measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, log2
+
+from ..config import Config
+from .architecture import Architecture
+from .hardware import Device, Efficiency, HostRates
+from .memory import BYTES, PackedRow
+from .operations import decode_bytes, decode_flops, forward_flops, vision_flops
+from .workload import Workload
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What of a placement the times depend on."""
+
+    learner_nodes: int = 1
+    engine_nodes_elsewhere: int = 0  # nodes with engines that are not the first learner's
+    cache_bytes: float = 0.0  # KV cache of one engine, all its devices together
+
+
+@dataclass(frozen=True)
+class Phase:
+    """`busy`: seconds of work by what it is made of. `seconds`: what of it the step waits for."""
+
+    name: str
+    seconds: float
+    bound: str
+    busy: dict[str, float]
+
+
+@dataclass(frozen=True)
+class StepModel:
+    """A run's configuration on stated hardware."""
+
+    config: Config
+    architecture: Architecture
+    device: Device
+    layout: Layout = Layout()
+    efficiency: Efficiency = Efficiency()
+    host: HostRates = HostRates()
+
+    @property
+    def work(self) -> Workload:
+        return Workload.expected(self.config, self.architecture)
+
+    @property
+    def number(self) -> int:
+        """Bytes of a weight."""
+        return BYTES[self.config.model.dtype]
+
+    def phases(self) -> list[Phase]:
+        """In the order of a step. What runs while engines generate costs only what outlasts them."""
+        generate = self.generate()
+        learn, sync = self.learn(), self.sync()
+        behind = [self._behind(part, generate.seconds) for part in (self.driver(), self.reward())]
+        same_gpus = self.config.cluster.share_gpus  # then the reference has no time of its own
+        behind.append(self._behind(self.reference(), 0.0 if same_gpus else generate.seconds))
+        step = generate.seconds + learn.seconds + sync.seconds
+        return [self._behind(self.data(), step), generate, *behind, learn, sync]
+
+    def seconds(self) -> float:
+        return sum(phase.seconds for phase in self.phases())
+
+    def batch(self) -> float:
+        """Sequences that an engine decodes at once."""
+        rollout, work = self.config.rollout, self.work
+        mine = work.samples / rollout.num_workers
+        cached = work.prompt_tokens / work.group_size + work.response_tokens  # the group shares its prompt
+        room = self.layout.cache_bytes / (cached * self.architecture.language.kv_bytes(self.number))
+        return max(1.0, min(mine, rollout.max_concurrent_sequences, room or mine))
+
+    def decode_step(self, batch: float) -> dict[str, float]:
+        """Seconds of one decode step by limit; the larger of the first two counts, and the overhead."""
+        language, devices = self.architecture.language, max(1, self.config.rollout.gpus_per_worker)
+        context = self.work.prompt_tokens + self.work.response_tokens / 2
+        moved = decode_bytes(language, batch, context, self.number)
+        computed = batch * decode_flops(language, context)
+        return {
+            "memory bandwidth": moved / (devices * self.device.memory_rate * self.efficiency.decode_bandwidth),
+            "arithmetic": computed / (devices * self.device.flops * self.efficiency.prefill_flops),
+            "step overhead": self.host.decode_step_s,
+        }
+
+    def generate(self) -> Phase:
+        """Prefill of every prompt once; full batches; then the longest response, while the batch runs empty."""
+        work, rollout = self.work, self.config.rollout
+        mine, batch, longest = work.samples / rollout.num_workers, self.batch(), work.longest_response
+        drained = batch * work.response_tokens / longest  # mean batch while the last `longest` steps run
+        full = self.decode_step(batch)
+        full_steps = (mine - batch) * work.response_tokens / batch
+        busy = {
+            "prefill": self._prefill() * work.prompts / rollout.num_workers,
+            "full batches": full_steps * _step_seconds(full),
+            "tail": longest * _step_seconds(self.decode_step(drained)),
+        }
+        return Phase("generate", sum(busy.values()), max(full, key=full.get), busy)
+
+    def _prefill(self) -> float:
+        """Seconds of one prompt: the tower and the language model over it."""
+        row = PackedRow(self.work.prompt_tokens, 0, 0)
+        flops = forward_flops(self.architecture.language, row)
+        flops += vision_flops(self.architecture.vision, self.work.picture_tokens)
+        devices = max(1, self.config.rollout.gpus_per_worker)
+        return flops / (devices * self.device.flops * self.efficiency.prefill_flops)
+
+    def group_flops(self) -> tuple[float, float]:
+        """(language, vision) forward operations of one packed group."""
+        work = self.work
+        row = PackedRow(work.prompt_tokens, work.group_size, work.response_tokens)
+        vision = vision_flops(self.architecture.vision, work.picture_tokens)
+        return forward_flops(self.architecture.language, row), vision
+
+    def reference(self) -> Phase:
+        if self.config.algo.beta == 0:
+            return Phase("reference", 0.0, "none", {})
+        rate = self.config.reference.num_workers * self.device.flops * self.efficiency.reference_flops
+        seconds = self.work.prompts * sum(self.group_flops()) / rate
+        return Phase("reference", seconds, "arithmetic", {"arithmetic": seconds})
+
+    def learn(self) -> Phase:
+        """Forward, backward (twice the forward), once more the forward where activations are recomputed.
+
+        ZeRO-3 gathers the weights twice a microbatch and scatters gradients once; that overlaps with arithmetic.
+        """
+        learner, work, ranks = self.config.learner, self.work, self.config.learner.num_workers
+        language, vision = self.group_flops()
+        passes = 4 if learner.gradient_checkpointing else 3
+        flops = work.prompts * (passes * language + (vision if learner.freeze != "none" else passes * vision))
+        microbatches = ceil(work.prompts * work.group_tokens / (learner.microbatch_tokens * ranks))
+        trained = self.architecture.trained(learner.freeze)
+        moved = self.number * (2 * self.architecture.parameters + trained) * (ranks - 1) / ranks
+        busy = {
+            "arithmetic": flops / (ranks * self.device.flops * self.efficiency.learner_flops),
+            "collectives": microbatches * moved / self._link(),
+            "optimizer": self._update(trained / ranks, microbatches),
+            "microbatch overhead": microbatches * self.host.microbatch_s,
+        }
+        bound = max(("arithmetic", "collectives"), key=busy.get)
+        return Phase("learn", busy[bound] + busy["optimizer"] + busy["microbatch overhead"], bound, busy)
+
+    def _update(self, numbers: float, microbatches: int) -> float:
+        """Seconds of AdamW over one rank's parameters: gradient read, weight written, its state read and written.
+
+        On the host the node's ranks share its memory, and every microbatch's gradients go there.
+        """
+        moved = (2 * self.number + 6 * 4) * numbers
+        if self.config.learner.offload == "none":
+            return moved / (self.device.memory_rate * self.efficiency.decode_bandwidth)
+        together = ceil(self.config.learner.num_workers / self.layout.learner_nodes)
+        crossing = (microbatches + 1) * self.number * numbers
+        return together * moved / self.host.memory_rate + crossing / (self.device.host_rate * self.efficiency.host_copy)
+
+    def sync(self) -> Phase:
+        """Gather, to host memory, into the object store, to the other nodes (a tree), onto the devices: one by one."""
+        size, ranks = self.number * self.architecture.parameters, self.config.learner.num_workers
+        to_device = size / (self.device.host_rate * self.efficiency.host_copy)
+        transfer = size / (self.host.node_network_rate * self.efficiency.object_transfer)
+        busy = {
+            "gather": size * (ranks - 1) / ranks / self._link(),
+            "to the host": to_device,
+            "into the object store": size / self.host.object_put_rate,
+            "to other nodes": transfer * ceil(log2(self.layout.engine_nodes_elsewhere + 1)),
+            "to the devices": to_device / max(1, self.config.rollout.gpus_per_worker),
+        }
+        return Phase("sync", sum(busy.values()), max(busy, key=busy.get), busy)
+
+    def reward(self) -> Phase:
+        seconds = self.work.samples * self.host.reward_sample_s / self.config.reward.num_workers
+        return Phase("reward", seconds, "reward workers", {"scoring": seconds})
+
+    def data(self) -> Phase:
+        """Prepared one batch ahead."""
+        patches = self.work.prompts * self.work.picture_tokens * self.architecture.vision.patches_per_token
+        seconds = patches * self.host.patch_s / self.config.data.num_workers
+        return Phase("data", seconds, "data workers", {"pictures": seconds})
+
+    def driver(self) -> Phase:
+        seconds = self.work.prompts * self.host.group_driver_s
+        return Phase("driver", seconds, "driver", {"groups": seconds})
+
+    def _link(self) -> float:
+        rate = self.device.nvlink_rate if self.layout.learner_nodes == 1 else self.device.network_rate
+        return rate * self.efficiency.collective
+
+    @staticmethod
+    def _behind(phase: Phase, hidden: float) -> Phase:
+        return Phase(phase.name, max(0.0, phase.seconds - hidden), phase.bound, phase.busy)
+
+
+def _step_seconds(limits: dict[str, float]) -> float:
+    return max(limits["memory bandwidth"], limits["arithmetic"]) + limits["step overhead"]
