@@ -12,7 +12,7 @@ from mixed_r1_ray.sampler import Sampler
 
 
 class Checkpointer:
-    """Learner state lives in the checkpoint's files, the sampler's in its manifest; seeds and order follow from the step."""
+    """Learners and sampler write what cannot be computed again; seeds and the order of data follow from the step."""
 
     def __init__(
         self, config: Config, run_dir: RunDir, learners: LearnerGroup, sampler: Sampler, journal: Journal
@@ -24,7 +24,8 @@ class Checkpointer:
         """Writes the checkpoint of a finished step; it appears whole or not at all."""
         folder = checkpoints.begin(self.run_dir.checkpoints, step)
         self.learners.save(folder.resolve())
-        checkpoints.commit(folder, {"step": step} | self.sampler.state(), self.config.run.keep_checkpoints)
+        state = {"step": step} | self.sampler.save(folder)
+        checkpoints.commit(folder, state, self.config.run.keep_checkpoints)
         self.journal.say(f"checkpoint of step {step} written")
 
     def restore(self) -> int:
@@ -44,7 +45,7 @@ class Checkpointer:
             self.journal.continue_from(0)
             return 0
         self.learners.load(found.path.resolve())
-        self.sampler.restore(found.state)
+        self.sampler.restore(found.state, found.path)
         self.journal.continue_from(found.step)
         self.journal.say(f"continuing after step {found.step}")
         return found.step
