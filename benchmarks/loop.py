@@ -43,6 +43,11 @@ class Loop:
         self._driver = driver
         self._processes = psutil.Process().children(recursive=True)
 
+    @property
+    def checkpoints(self):
+        """The run's Checkpointer."""
+        return self._driver.parts.checkpoints
+
     def rows(self, step: int) -> list[int]:
         """Rows of the training split that `step` asks."""
         return self._driver.parts.sampler.pipeline.order.batch(step)
@@ -68,9 +73,9 @@ def started_loop(config: Config) -> Iterator[Loop]:
     from mixed_r1_ray.runtime.run_dir import open_run_dir
     from mixed_r1_ray.startup import prepare_inputs, start_parts
 
-    with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config, journal.say) as plan:
+    with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config, journal.say) as where:
         config, splits = prepare_inputs(config, journal)
-        driver = Driver(config, start_parts(config, plan, splits, run_dir, journal), journal)
+        driver = Driver(config, start_parts(config, where, splits, run_dir, journal), journal)
         driver.sync(0)
         yield Loop(config, splits, driver)
 

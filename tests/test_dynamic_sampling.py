@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from mixed_r1_ray.clock import Clock
@@ -79,13 +81,22 @@ class Stack:
         config = Config(
             algo=AlgoConfig(dynamic_sampling=True, max_refills=max_refills), reward=RewardConfig(max_unscored_fraction=0)
         )
-        self.sampler = Sampler(config, BatchOrder(TYPES, 4, seed=0), self, self, self, self.warnings.append)
+        kinds = sorted(set(TYPES))
+        rows = SimpleNamespace(reward_types=kinds, reward_type=[kinds.index(kind) for kind in TYPES])
+        order = BatchOrder(TYPES, 4, seed=0)
+        self.sampler = Sampler(config, order, rows, self, self, self, self.warnings.append)
 
     def load(self, rows):
         self.asked.append(list(rows))
         return rows
 
     load_batch = load
+
+    def found(self):
+        return [{"row": 0}]
+
+    def restore(self, found, loaded):
+        self.restored = found, {row for batch in loaded for row in batch}
 
     def prefetch(self, rows):
         pass
@@ -143,6 +154,8 @@ def test_a_continued_sampler_draws_what_the_other_would_have_drawn(tmp_path):
     state = {"step": 1} | one.sampler.save(tmp_path)
     one.sampler.sample(2, Clock())
     other = Stack(one.tells)
-    other.sampler.restore(state, tmp_path)
+    other.sampler.restore(state, step=1, folder=tmp_path)
     other.sampler.sample(2, Clock())
     assert other.asked == one.asked[-len(other.asked) :] and len(other.asked[0]) == 4
+    bad_rows, prepared = other.restored
+    assert bad_rows == [{"row": 0}] and prepared >= {row for rows in one.asked[:2] for row in rows}

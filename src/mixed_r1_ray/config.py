@@ -80,6 +80,17 @@ class DataConfig:
     template: str = "{question}"
     #: System message, if any.
     system: str | None = None
+    #: What a batch is made of: rows as often as the data has them (proportional), or the same number of each
+    #: reward type or source.
+    mixing: Literal["proportional", "by_type", "by_source"] = "proportional"
+    #: by_type, by_source: weights of the named ones, where others have 1; 0 leaves one out. `data.weights.chart=2`.
+    weights: dict[str, NonNegative] = field(default_factory=dict)
+    #: easy_to_hard: rows of high pass rate first, all of them from a step on (docs/reading.md).
+    curriculum: Literal["none", "easy_to_hard"] = "none"
+    #: So many steps.
+    curriculum_steps: Count = 100
+    #: Folder for copies of the data that are read a row at a time, as large as the data; best on a disk of each node.
+    cache_dir: str = "runs/.cache"
     #: Run stops when more than this fraction of the rows is unusable.
     max_bad_fraction: Fraction = 0.05
     #: Processes that decode pictures and prepare model inputs.
@@ -165,6 +176,8 @@ class LearnerConfig:
     num_workers: Count = 1
     gpus_per_worker: Annotated[int, Bounds(least=0, most=1)] = 0
     cpus_per_worker: NonNegative = 0.4
+    #: Ranks on as few nodes as possible, or evenly over all (host memory and network for each, slower collectives).
+    placement: Literal["pack", "spread"] = "pack"
     #: Threads of a rank on a CPU.
     threads: Count = 1
     #: Peak learning rate of AdamW, reached after warmup_steps, constant from there.
@@ -189,10 +202,12 @@ class LearnerConfig:
 
 @dataclass
 class ReferenceConfig:
-    #: Logical CPUs and GPUs of the reference model (started only when algo.beta > 0).
+    #: Copies of the reference model, which take turns (started only when algo.beta > 0).
+    num_workers: Count = 1
+    #: Logical CPUs and GPUs of each.
     cpus_per_worker: NonNegative = 0.3
     gpus_per_worker: Annotated[int, Bounds(least=0, most=1)] = 0
-    #: Its threads on a CPU.
+    #: Threads of each on a CPU.
     threads: Count = 1
     #: Seconds for one batch.
     timeout_s: Positive = 600.0
@@ -290,6 +305,9 @@ class RunConfig:
     #: Steps between checkpoints (one is always written at the end), and how many are kept; null keeps all.
     checkpoint_every: Count = 50
     keep_checkpoints: Count | None = 2
+    #: Held-out metric whose best checkpoint is kept besides, and written as soon as an evaluation sets a new best:
+    #: eval/greedy/mean, eval/sampled/iou, …; null: none.
+    keep_best: str | None = None
     #: Steps between written rollouts (rollouts/step_*.parquet).
     save_rollouts_every: Count = 10
 
@@ -314,6 +332,20 @@ class ClusterConfig:
     actor_logs: bool = False
     #: GiB of its object store.
     object_store_gib: Annotated[float, Bounds(least=0.08)] = 0.5
+    #: Nodes that dry_run plans for, alike; null: this machine. A run refuses a cluster of fewer.
+    nodes: Count | None = None
+    #: GPUs and logical CPUs of each of these nodes.
+    gpus_per_node: Whole = 8
+    cpus_per_node: Count = 64
+    #: GPUs whose published rates the step's estimate takes.
+    gpu: Literal["A100", "H100", "H200"] = "H100"
+    #: GiB of each GPU; null: as published for `gpu`.
+    gpu_memory_gib: Positive | None = None
+    #: GiB of host memory of each node that the plan is compared with; null: none.
+    host_memory_gib: Positive | None = None
+    #: Tokens that the step's estimate counts on; null: pictures at their cap, responses of half the limit.
+    mean_prompt_tokens: Count | None = None
+    mean_response_tokens: Count | None = None
 
 
 @dataclass

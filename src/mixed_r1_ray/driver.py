@@ -16,9 +16,9 @@ from mixed_r1_ray.startup import Parts, check_data_paths, prepare_inputs, start_
 def run(config: Config) -> None:
     """Runs `config` from its first step, or the one after its last checkpoint, to `run.max_steps`."""
     check_data_paths(config)
-    with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config, journal.say) as plan:
+    with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config, journal.say) as where:
         config, splits = prepare_inputs(config, journal)
-        Driver(config, start_parts(config, plan, splits, run_dir, journal), journal).train()
+        Driver(config, start_parts(config, where, splits, run_dir, journal), journal).train()
 
 
 class Driver:
@@ -34,15 +34,17 @@ class Driver:
         if step == 0:
             self.evaluate(step)
         with StopRequest(self.journal.say, "stopping after this step, with a checkpoint") as stop:
-            while step < run.max_steps and not stop.requested:
-                step += 1
-                self.journal.step(step, self.train_step(step))
-                if self.config.algo.max_staleness and step % self.config.guard.probe_every == 0:
-                    self.prove(step)
-                if self.config.eval.every and step % self.config.eval.every == 0:
-                    self.evaluate(step)
-                if step % run.checkpoint_every == 0 or step == run.max_steps or stop.requested:
-                    self.parts.checkpoints.save(step)
+            with self.parts.checkpoints as checkpoints:
+                while step < run.max_steps and not stop.requested:
+                    step += 1
+                    self.journal.step(step, self.train_step(step))
+                    if self.config.algo.max_staleness and step % self.config.guard.probe_every == 0:
+                        self.prove(step)
+                    if self.config.eval.every and step % self.config.eval.every == 0:
+                        self.evaluate(step)
+                    due = step % run.checkpoint_every == 0 or step == run.max_steps or stop.requested
+                    if due or checkpoints.is_new_best(step):
+                        checkpoints.save(step)
             stop.raise_if_requested()
         self.evaluate(step)
         self.journal.report(self.parts.eval_pictures)

@@ -21,7 +21,7 @@ import ray
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.data.draws import PromptDraws
 from mixed_r1_ray.data.loader import PromptLoader
-from mixed_r1_ray.data.order import BatchOrder
+from mixed_r1_ray.data.order import Order
 from mixed_r1_ray.experience import PendingExperience, Scorer
 from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.remote import fetch
@@ -49,7 +49,7 @@ class Pipeline:
     def __init__(
         self,
         config: Config,
-        order: BatchOrder | PromptDraws,
+        order: Order | PromptDraws,
         loader: PromptLoader,
         rollout: RolloutPool,
         scorer: Scorer,

@@ -12,7 +12,8 @@ from mixed_r1_ray.clock import Clock
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.data.draws import PromptDraws
 from mixed_r1_ray.data.loader import PromptLoader
-from mixed_r1_ray.data.order import BatchOrder
+from mixed_r1_ray.data.order import Order
+from mixed_r1_ray.data.reader import UsableRows
 from mixed_r1_ray.dynamic_sampling import InformativeGroups
 from mixed_r1_ray.experience import Experience, Scorer, check_unscored
 from mixed_r1_ray.pipeline import Pipeline, uncorrected
@@ -34,14 +35,17 @@ class Sampler:
     def __init__(
         self,
         config: Config,
-        order: BatchOrder,
+        order: Order,
+        rows: UsableRows,
         loader: PromptLoader,
         rollout: RolloutPool,
         scorer: Scorer,
         warn: Callable[[str], None],
     ):
         self.config, self.loader, self.scorer, self.warn = config, loader, scorer, warn
-        self.draws = PromptDraws(order.batch, order.reward_types.tolist()) if config.algo.dynamic_sampling else None
+        types = [rows.reward_types[kind] for kind in rows.reward_type]
+        self.draws = PromptDraws(order.batch, types) if config.algo.dynamic_sampling else None
+        self.planned = order
         self.pipeline = Pipeline(config, self.draws or order, loader, rollout, scorer)
         if warning := uncorrected(config):
             warn(warning)
@@ -61,15 +65,19 @@ class Sampler:
         return sampled
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Writes what was generated ahead into `folder`; what else a continued run needs, as JSON: mostly nothing."""
+        """Writes what was generated ahead into `folder`; what else a continued run needs, as JSON."""
         ahead = self.pipeline.save(folder)
-        return ({"ahead": ahead} if ahead else {}) | ({"draws": self.draws.state()} if self.draws else {})
+        state = {"bad_rows": self.loader.found()} | ({"ahead": ahead} if ahead else {})
+        return state | ({"draws": self.draws.state()} if self.draws else {})
 
-    def restore(self, state: dict[str, Any], folder: Path) -> None:
-        """Goes on from a checkpoint: its state, `save`'s part included, and its folder."""
+    def restore(self, state: dict[str, Any], step: int, folder: Path) -> None:
+        """Goes on from the checkpoint of `step`: what `save` returned, and wrote into `folder`."""
+        num_read = step
         if self.draws:
             self.draws.restore(state["draws"])
-        self.pipeline.restore(state["step"], state.get("ahead", {}), folder)
+            num_read = self.draws.num_read
+        self.loader.restore(state.get("bad_rows", []), map(self.planned.batch, range(1, num_read + 1)))
+        self.pipeline.restore(step, state.get("ahead", {}), folder)
 
     def _refilled(self, step: int, rows: list[int], generated: list[Experience], clock: Clock) -> Sampled:
         """Draws further prompts, exactly as many as are missing of each type, `algo.max_refills` times at most."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,3 +156,15 @@ class WeightUpdate:
     version: int
     names: tuple[str, ...]  # every parameter that the buckets carry, each once
     buckets: tuple[ObjectRef, ...]  # each a dict name -> sync.wire.WireTensor
+
+
+@dataclass(frozen=True, slots=True)
+class SaveRequest:
+    """A checkpoint that the learners are to write into `folder` (runtime/checkpoints.py) and commit."""
+
+    folder: str
+    state: Mapping[str, Any]  # JSON: the driver's part of it
+    files: Mapping[str, Mapping[str, Any]]  # what the driver has written there, sealed
+    keep: int | None  # how many of the newest stay; None: all
+    spare: int | None  # a step whose checkpoint stays besides
+    deadline_s: float

@@ -21,7 +21,7 @@ class PromptDraws:
         self._begin()
 
     def _begin(self) -> None:
-        self._read = 0  # batches of the order
+        self.num_read = 0  # batches of the order
         self._waiting: dict[str, deque[int]] = defaultdict(deque)  # read and not yet reached
         self._reached: dict[str, int] = defaultdict(int)  # rows of a type that were drawn or passed over
         self._passed: dict[str, list[int]] = defaultdict(list)  # would have come twice in a step: first of a later one
@@ -80,8 +80,8 @@ class PromptDraws:
 
     def _reach(self, reward_type: str) -> int:
         while not self._waiting[reward_type]:
-            self._read += 1
-            for row in self._order(self._read):
+            self.num_read += 1
+            for row in self._order(self.num_read):
                 self._waiting[self._types[row]].append(row)
         self._reached[reward_type] += 1
         return self._waiting[reward_type].popleft()

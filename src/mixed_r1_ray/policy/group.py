@@ -11,7 +11,9 @@ import numpy as np
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.policy.learner import Rendezvous
 from mixed_r1_ray.remote import fetch, work_until_made
-from mixed_r1_ray.types import Prompt, TrainBatch, WeightUpdate
+from mixed_r1_ray.types import Prompt, SaveRequest, TrainBatch, WeightUpdate
+
+SPARE_S = 30.0  # for an answer after the ranks' own deadline
 
 
 class LearnerGroup:
@@ -44,9 +46,14 @@ class LearnerGroup:
         """The current weights, in the object store."""
         return self._all("weights", lambda rank: (version,), f"gathering weight version {version}")[0]
 
-    def save(self, folder: Path) -> None:
-        """Writes weights and optimizer state into `folder`, each rank its share."""
-        self._all("save", lambda rank: (str(folder),), f"writing {folder}")
+    def save(self, request: SaveRequest) -> None:
+        """Copies weights and optimizer state, each rank its share; threads of the ranks write and commit them."""
+        self._all("save", lambda rank: (request,), f"copying their state for {request.folder}")
+
+    def await_save(self) -> None:
+        """Returns when the last `save` is committed. Raises UserError naming the rank and the file that failed."""
+        timeout_s = self.config.learner.timeout_s
+        self._all("await_save", lambda rank: (timeout_s,), "writing a checkpoint", timeout_s + SPARE_S)
 
     def load(self, folder: Path) -> None:
         """Takes over what any number of ranks saved into `folder`."""

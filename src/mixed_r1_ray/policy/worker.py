@@ -10,9 +10,10 @@ import numpy as np
 import ray
 
 from mixed_r1_ray.config import Config
+from mixed_r1_ray.policy.background_save import BackgroundSave
 from mixed_r1_ray.policy.learner import PolicyLearner, Rendezvous
-from mixed_r1_ray.policy.state import load_training_state, save_training_state
-from mixed_r1_ray.types import PromptInputs, TrainBatch, WeightUpdate
+from mixed_r1_ray.policy.state import load_training_state, take_snapshot
+from mixed_r1_ray.types import PromptInputs, SaveRequest, TrainBatch, WeightUpdate
 
 
 @ray.remote
@@ -22,6 +23,7 @@ class LearnerWorker:
     def __init__(self, config: Config):
         self.config = config
         self.learner: PolicyLearner | None = None
+        self.saving: BackgroundSave | None = None
 
     def home(self) -> tuple[str, str]:
         """This actor's node, and an address:port there that is free now."""
@@ -35,6 +37,8 @@ class LearnerWorker:
         self.learner = PolicyLearner(self.config, rendezvous)
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
+        if self.saving is not None:
+            self.saving.raise_failure()
         return self.learner.update(batch)
 
     def logprobs(self, inputs: PromptInputs, responses: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
@@ -43,8 +47,14 @@ class LearnerWorker:
     def weights(self, version: int) -> WeightUpdate | None:
         return self.learner.weights(version)
 
-    def save(self, folder: str) -> None:
-        save_training_state(self.learner, Path(folder))
+    def save(self, request: SaveRequest) -> None:
+        """Copies the state and returns; a thread writes it."""
+        self.saving = BackgroundSave(take_snapshot(self.learner), request)
+
+    def await_save(self, deadline_s: float) -> None:
+        """Returns when the last `save` has been written."""
+        if self.saving is not None:
+            self.saving.wait(deadline_s)
 
     def load(self, folder: str) -> None:
         load_training_state(self.learner, Path(folder))

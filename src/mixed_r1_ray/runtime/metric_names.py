@@ -52,7 +52,7 @@ METRICS: dict[str, str] = {
     "time/sync_s": "weights from learners to engines, seconds",
     "time/idle_s": "the rest of the step, seconds",
     "time/eval_s": "evaluation on the held-out prompts, seconds",
-    "time/checkpoint_s": "writing a checkpoint, seconds",
+    "time/checkpoint_s": "for which a checkpoint stopped the training; it is written in the background, seconds",
     "throughput/samples_per_s": "responses a second of step time",
     "throughput/tokens_per_s": "response tokens a second of step time",
     **{
@@ -68,6 +68,10 @@ METRICS: dict[str, str] = {
             ("se", "its standard error"),
             ("unscored", "held-out prompts that could not be scored"),
         )
+    },
+    **{
+        f"eval/{mode}/mean": f"mean of the held-out task rewards by type, each type the same weight, {mode}"
+        for mode in ("greedy", "sampled")
     },
     **{
         f"eval/{mode}/format": f"held-out fraction in the demanded format, {mode}"
