@@ -50,7 +50,7 @@ class Loop:
 
     def rows(self, step: int) -> list[int]:
         """Rows of the training split that `step` asks."""
-        return self._driver.parts.sampler.order.batch(step)
+        return self._driver.parts.sampler.pipeline.order.batch(step)
 
     def step(self, step: int) -> Step:
         begun, cpu_begun = time.perf_counter(), self._cpu_seconds()
@@ -90,6 +90,6 @@ class _Learners:
     def __getattr__(self, name: str):
         return getattr(self._learners, name)
 
-    def update(self, batch) -> dict[str, float]:
+    def update(self, batch, meanwhile=None) -> dict[str, float]:
         self.lengths = {group.prompt_id: group.response_lengths for group in batch.groups}
-        return self._learners.update(batch)
+        return self._learners.update(batch, meanwhile)

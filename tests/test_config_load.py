@@ -193,6 +193,10 @@ def test_a_wrong_word_is_refused_by_key_value_and_what_was_expected(word, said):
             ["algo.old_logprobs=rollout", "algo.rollout_correction=token"],
             "hold the correction from engine to trainer already",
         ),
+        (
+            ["algo.max_staleness=1", "cluster.share_gpus=true"],
+            "algo.max_staleness 1 generates while the learners work, but with cluster.share_gpus they take turns",
+        ),
         (["algo.max_refills=2"], "algo.max_refills 2 bounds algo.dynamic_sampling, which is off"),
     ],
 )
@@ -214,7 +218,7 @@ def test_contradictions_show_their_arithmetic(words, said):
         ["algo.rollout_correction=token", "algo.rollout_correction_mode=mask", "algo.rollout_correction_min=0.5"],
         ["algo.num_minibatches=4", "algo.num_epochs=2", "algo.rollout_correction=token", "learner.num_workers=8"],
         ["algo.old_logprobs=rollout"],
-        ["algo.dynamic_sampling=true", "algo.max_refills=2"],
+        ["algo.dynamic_sampling=true", "algo.max_refills=2", "algo.max_staleness=2"],
     ],
 )
 def test_combinations_of_the_grpo_family_that_belong_together_load(words):

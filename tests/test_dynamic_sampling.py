@@ -11,6 +11,7 @@ from mixed_r1_ray.config import AlgoConfig, Config, RewardConfig
 from mixed_r1_ray.data.order import BatchOrder
 from mixed_r1_ray.dynamic_sampling import InformativeGroups
 from mixed_r1_ray.experience import Experience
+from mixed_r1_ray.rollout.pool import FinishedGroup
 from mixed_r1_ray.runtime.metric_names import check_names
 from mixed_r1_ray.sampler import Sampler
 from mixed_r1_ray.types import GroupInfo, Prompt, RewardBreakdown
@@ -87,7 +88,7 @@ class Stack:
 
     def load(self, rows):
         self.asked.append(list(rows))
-        return [SimpleNamespace(row=row) for row in rows]
+        return rows
 
     load_batch = load
 
@@ -100,14 +101,17 @@ class Stack:
     def prefetch(self, rows):
         pass
 
-    def generate(self, prompts, sampling, step):
-        return prompts
+    def generate(self, rows, sampling, step):
+        return [
+            FinishedGroup(telling(row, TYPES[row]).prompt, GroupInfo(str(row), (3, 3), (True, True), step - 1), row)
+            for row in rows
+        ]
 
-    def submit_all(self, groups, progress):
-        return groups
+    def submit(self, finished, progress):
+        return finished.group
 
-    def collect(self, prompts):
-        return [(telling if self.tells(one.row) else flat)(one.row, TYPES[one.row]) for one in prompts]
+    def collect(self, rows):
+        return [(telling if self.tells(row) else flat)(row, TYPES[row]) for row in rows]
 
     def await_references(self, experiences, step):
         self.judged = [one.prompt.prompt_id for one in experiences]
@@ -144,13 +148,13 @@ def test_a_step_whose_groups_all_tell_something_samples_once():
     assert sampled.metrics["dynamic_sampling/refills"] == 0
 
 
-def test_a_continued_sampler_draws_what_the_other_would_have_drawn():
+def test_a_continued_sampler_draws_what_the_other_would_have_drawn(tmp_path):
     one = Stack(tells=lambda row: row % 6 not in (0, 1))
     one.sampler.sample(1, Clock())
-    state = one.sampler.state()
+    state = {"step": 1} | one.sampler.save(tmp_path)
     one.sampler.sample(2, Clock())
     other = Stack(one.tells)
-    other.sampler.restore(state, step=1)
+    other.sampler.restore(state, step=1, folder=tmp_path)
     other.sampler.sample(2, Clock())
     assert other.asked == one.asked[-len(other.asked) :] and len(other.asked[0]) == 4
     bad_rows, prepared = other.restored

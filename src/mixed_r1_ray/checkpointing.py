@@ -18,7 +18,7 @@ from mixed_r1_ray.types import SaveRequest
 
 
 class Checkpointer:
-    """Learner state lives in the checkpoint's files, what the sampler found in its manifest.
+    """Learner state lives in the checkpoint's files, the sampler's in a file of its own and the manifest.
 
     All other state follows from the step: seeds, and which rows come next.
     """
@@ -41,8 +41,9 @@ class Checkpointer:
         folder = checkpoints.begin(self.run_dir.checkpoints, step)
         spare = self._best([*checkpoints.steps_of(self.run_dir.checkpoints), step])
         deadline_s = self.config.learner.timeout_s
-        state = {"step": step} | self.sampler.state()
-        self.learners.save(SaveRequest(str(folder.resolve()), state, run.keep_checkpoints, spare, deadline_s))
+        state = {"step": step} | self.sampler.save(folder)
+        files = {name: entry for path in folder.iterdir() for name, entry in checkpoints.seal(folder, path).items()}
+        self.learners.save(SaveRequest(str(folder.resolve()), state, files, run.keep_checkpoints, spare, deadline_s))
         self._writing = step
         self.journal.checkpoint(step, time.perf_counter() - begun)
 
@@ -94,7 +95,7 @@ class Checkpointer:
             self.journal.continue_from(0)
             return 0
         self.learners.load(found.path.resolve())
-        self.sampler.restore(found.state, found.step)
+        self.sampler.restore(found.state, found.step, found.path)
         self.journal.continue_from(found.step)
         self.journal.say(f"continuing after step {found.step}")
         return found.step

@@ -260,6 +260,9 @@ class AlgoConfig:
     dynamic_sampling: bool = False
     #: dynamic_sampling: most times a step samples further; then groups without a difference fill the batch.
     max_refills: Count = 4
+    #: k, versions of the weights that generation may be behind learning: batch s + k is generated while batch s is
+    #: learned from. 0: every sample comes from the current weights.
+    max_staleness: Whole = 0
     #: Importance weights of trainer to engine, of each token or each response (the product of its tokens').
     rollout_correction: Literal["none", "token", "sequence"] = "none"
     #: Weights above rollout_correction_max are lowered to it; or those outside a band become 0.
@@ -277,6 +280,8 @@ class GuardConfig:
     max_initial_kl: Positive | None = None
     #: Prompts that the start-up proof samples; at least one for each engine.
     num_probe_prompts: Count = 4
+    #: Steps between repetitions of that proof where algo.max_staleness > 0: samples of older weights prove nothing.
+    probe_every: Count = 10
 
 
 @dataclass

@@ -144,6 +144,16 @@ def _refills_are_asked_for(config: Config) -> str | None:
     return None
 
 
+def _engines_can_run_ahead(config: Config) -> str | None:
+    staleness = config.algo.max_staleness
+    if staleness and config.cluster.share_gpus:
+        return (
+            f"algo.max_staleness {staleness} generates while the learners work, but with cluster.share_gpus they take "
+            "turns on the same GPUs; set the first to 0 or the second to false"
+        )
+    return None
+
+
 ALGO_CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _estimator_agrees_with_scale,
     _aggregation_agrees_with_scale,
@@ -156,4 +166,5 @@ ALGO_CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _correction_is_asked_for,
     _engine_is_corrected_once,
     _refills_are_asked_for,
+    _engines_can_run_ahead,
 )

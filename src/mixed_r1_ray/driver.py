@@ -5,7 +5,7 @@ from __future__ import annotations
 from mixed_r1_ray.clock import Clock
 from mixed_r1_ray.cluster import connected
 from mixed_r1_ray.config import Config
-from mixed_r1_ray.experience import make_batch, overlong_metrics, rollout_rows
+from mixed_r1_ray.experience import make_batch, overlong_metrics, rollout_rows, staleness_metrics
 from mixed_r1_ray.interrupt import StopRequest
 from mixed_r1_ray.proof import prove
 from mixed_r1_ray.runtime.journal import Journal
@@ -38,6 +38,8 @@ class Driver:
                 while step < run.max_steps and not stop.requested:
                     step += 1
                     self.journal.step(step, self.train_step(step))
+                    if self.config.algo.max_staleness and step % self.config.guard.probe_every == 0:
+                        self.prove(step)
                     if self.config.eval.every and step % self.config.eval.every == 0:
                         self.evaluate(step)
                     due = step % run.checkpoint_every == 0 or step == run.max_steps or stop.requested
@@ -48,28 +50,32 @@ class Driver:
         self.journal.report(self.parts.eval_pictures)
 
     def train_step(self, step: int) -> dict[str, float]:
-        """Samples with the current weights and learns from it; returns the step's metrics."""
-        parts, config, clock = self.parts, self.config, Clock()
+        """Samples, learns from it and hands the new weights to the engines; returns the step's metrics."""
+        parts, clock = self.parts, Clock()
+        pipeline = parts.sampler.pipeline
         sampled = parts.sampler.sample(step, clock)
-        batch = make_batch(step, sampled.batch, config)
+        batch = make_batch(step, sampled.batch, self.config)
         with clock.phase("learn"):
-            learned = parts.learners.update(batch)
+            learned = parts.learners.update(batch, meanwhile=pipeline.advance)
         with clock.phase("sync"):
-            parts.rollout.load_weights(parts.learners.weights(version=step))
+            pipeline.hand_over(parts.learners.weights(version=step))
         if self.journal.wants_rollouts(step):
             self.journal.rollouts(step, rollout_rows(sampled.batch, batch))
         scored = [experience.scored() for experience in sampled.generated]
-        staleness = {"staleness/max": step - 1 - min(experience.info.oldest_version for experience in sampled.batch)}
-        learned |= staleness | sampled.metrics | overlong_metrics(sampled.generated, config)
-        return self.journal.summarise(scored, learned, clock, len(parts.train_data.bad_rows))
+        learned |= staleness_metrics(step, sampled.batch) | overlong_metrics(sampled.generated, self.config)
+        return self.journal.summarise(scored, learned | sampled.metrics, clock, len(parts.train_data.bad_rows))
 
     def sync(self, step: int) -> None:
         """Gives the engines the learners' weights and proves that both are now one distribution."""
+        self.parts.rollout.load_weights(self.parts.learners.weights(version=step))
+        self.prove(step)
+
+    def prove(self, step: int) -> None:
+        """Samples a few answers with the weights of now; engines, learners and reference must agree on them."""
         parts, config = self.parts, self.config
         self.journal.say("proving that engine, trainer and reference agree")
-        parts.rollout.load_weights(parts.learners.weights(version=step))
         num_probes = max(config.guard.num_probe_prompts, config.rollout.num_workers)  # every engine gets one
-        probes = parts.sampler.probes(step + 1, num_probes)
+        probes = parts.sampler.pipeline.probes(num_probes)
         worst = prove(probes, parts.rollout, parts.learners, parts.references, parts.guard, step)
         self.journal.say(f"log-probabilities agree to {worst:.1e}")
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mixed_r1_ray.clock import Clock
@@ -15,8 +16,8 @@ from mixed_r1_ray.data.order import Order
 from mixed_r1_ray.data.reader import UsableRows
 from mixed_r1_ray.dynamic_sampling import InformativeGroups
 from mixed_r1_ray.experience import Experience, Scorer, check_unscored
+from mixed_r1_ray.pipeline import Pipeline, uncorrected
 from mixed_r1_ray.rollout.pool import RolloutPool
-from mixed_r1_ray.types import Prompt, SamplingConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Sampled:
 
 
 class Sampler:
-    """Draws prompts from the order, generates with the weights that the engines have, and scores."""
+    """Has the order's batches generated, and where some groups tell nothing, further prompts of their types."""
 
     def __init__(
         self,
@@ -41,49 +42,42 @@ class Sampler:
         scorer: Scorer,
         warn: Callable[[str], None],
     ):
-        self.config, self.loader, self.rollout, self.scorer, self.warn = config, loader, rollout, scorer, warn
+        self.config, self.loader, self.scorer, self.warn = config, loader, scorer, warn
         types = [rows.reward_types[kind] for kind in rows.reward_type]
         self.draws = PromptDraws(order.batch, types) if config.algo.dynamic_sampling else None
-        self.planned, self.order = order, self.draws or order
-        self.sampling = SamplingConfig(
-            config.rollout.group_size, config.rollout.max_new_tokens, config.rollout.temperature
-        )
+        self.planned = order
+        self.pipeline = Pipeline(config, self.draws or order, loader, rollout, scorer)
+        if warning := uncorrected(config):
+            warn(warning)
 
     def sample(self, step: int, clock: Clock) -> Sampled:
         """The step's groups with rewards and references, in the order of their prompt ids."""
-        rows = self.order.batch(step)
         with clock.phase("generate"):
-            prompts = self.loader.load_batch(rows)
-            self.loader.prefetch(self.order.batch(step + 1))
-        generated = self._answered(step, prompts, clock)
-        sampled = self._refilled(step, rows, generated, clock) if self.draws else Sampled(generated, generated)
+            if not self.draws:
+                self.pipeline.run_ahead(step)
+            batch = self.pipeline.take(step)
+        with clock.phase("reward"):
+            generated = self.scorer.collect(batch.groups)
+        sampled = self._refilled(step, batch.rows, generated, clock) if self.draws else Sampled(generated, generated)
         check_unscored(step, sampled.generated, self.config.reward.max_unscored_fraction)
         with clock.phase("reference"):
             self.scorer.await_references(sampled.batch, step)
         return sampled
 
-    def probes(self, step: int, count: int) -> list[Prompt]:
-        """Some of the prompts that the step will begin with."""
-        return self.loader.load_batch(self.order.batch(step)[:count])
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Writes what was generated ahead into `folder`; what else a continued run needs, as JSON."""
+        ahead = self.pipeline.save(folder)
+        state = {"bad_rows": self.loader.found()} | ({"ahead": ahead} if ahead else {})
+        return state | ({"draws": self.draws.state()} if self.draws else {})
 
-    def state(self) -> dict[str, Any]:
-        """What of the draws, and of bad rows found, does not follow from the step; JSON."""
-        return {"bad_rows": self.loader.found()} | ({"draws": self.draws.state()} if self.draws else {})
-
-    def restore(self, state: dict[str, Any], step: int) -> None:
-        """Goes on from the `state` that the checkpoint of `step` keeps."""
+    def restore(self, state: dict[str, Any], step: int, folder: Path) -> None:
+        """Goes on from the checkpoint of `step`: what `save` returned, and wrote into `folder`."""
         num_read = step
         if self.draws:
             self.draws.restore(state["draws"])
             num_read = self.draws.num_read
         self.loader.restore(state.get("bad_rows", []), map(self.planned.batch, range(1, num_read + 1)))
-
-    def _answered(self, step: int, prompts: Sequence[Prompt], clock: Clock) -> list[Experience]:
-        with clock.phase("generate"):
-            groups = self.rollout.generate(prompts, self.sampling, step)
-            pending = self.scorer.submit_all(groups, progress=step / self.config.run.max_steps)
-        with clock.phase("reward"):
-            return self.scorer.collect(pending)
+        self.pipeline.restore(step, state.get("ahead", {}), folder)
 
     def _refilled(self, step: int, rows: list[int], generated: list[Experience], clock: Clock) -> Sampled:
         """Draws further prompts, exactly as many as are missing of each type, `algo.max_refills` times at most."""
@@ -94,7 +88,11 @@ class Sampler:
             if not more:
                 break
             rows, refills = rows + more, refills + 1
-            groups.add(self._answered(step, self.loader.load(more), clock))
+            with clock.phase("generate"):
+                pending = self.pipeline.generate(step, self.loader.load(more))
+            with clock.phase("reward"):
+                groups.add(self.scorer.collect(pending))
+        self.pipeline.run_ahead(step)  # not before: refills would have to wait for it
         if missing:
             self.warn(
                 f"step {step}: after {refills} refills (algo.max_refills {self.config.algo.max_refills}) "

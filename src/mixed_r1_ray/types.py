@@ -93,6 +93,16 @@ class GroupInfo:
     finished: tuple[bool, ...]
     oldest_version: int
 
+    @classmethod
+    def of(cls, group: Group) -> GroupInfo:
+        """Of a whole group."""
+        return cls(
+            prompt_id=group.prompt_id,
+            response_lengths=tuple(len(rollout.token_ids) for rollout in group.rollouts),
+            finished=tuple(rollout.finished for rollout in group.rollouts),
+            oldest_version=min(int(rollout.weight_versions.min()) for rollout in group.rollouts),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class RewardBreakdown:
@@ -154,6 +164,7 @@ class SaveRequest:
 
     folder: str
     state: Mapping[str, Any]  # JSON: the driver's part of it
+    files: Mapping[str, Mapping[str, Any]]  # what the driver has written there, sealed
     keep: int | None  # how many of the newest stay; None: all
     spare: int | None  # a step whose checkpoint stays besides
     deadline_s: float

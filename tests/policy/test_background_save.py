@@ -22,7 +22,7 @@ def snapshot(rank: int, num_ranks: int = 2, describe=lambda folder: (folder / "c
 
 
 def request(folder: Path, deadline_s: float = 30.0) -> SaveRequest:
-    return SaveRequest(str(folder), {"step": 3}, keep=2, spare=None, deadline_s=deadline_s)
+    return SaveRequest(str(folder), {"step": 3}, files={}, keep=2, spare=None, deadline_s=deadline_s)
 
 
 def test_two_ranks_write_one_checkpoint(tmp_path):

@@ -24,8 +24,7 @@ class Tokens:
     samples: list[tuple[str, int]]
     response_lengths: torch.Tensor
     rollout_logprobs: torch.Tensor
-    advantages: torch.Tensor | None = None
-    reference_logprobs: torch.Tensor | None = None
+    weight_versions: torch.Tensor
 
 
 def add(statistics: UpdateStatistics, moved: list[float], kl: bool = True, correction: Correction | None = None) -> None:
@@ -41,12 +40,13 @@ def add(statistics: UpdateStatistics, moved: list[float], kl: bool = True, corre
     statistics.add(flat - 1.0, torch.full_like(flat, -1.0), entropy=torch.full_like(flat, 2.0), terms=terms)
 
 
-def differ(mismatch: Mismatch, differences: list[list[float]], prompt_ids: list[str]) -> None:
-    """One microbatch of one list of (trainer - engine) differences a response."""
+def differ(mismatch: Mismatch, differences: list[list[float]], prompt_ids: list[str], old: bool = False) -> None:
+    """One microbatch of one list of (trainer - engine) differences a response; the trainer's weights are version 7."""
     flat = torch.tensor([value for response in differences for value in response])
     samples = [(prompt_id, 0) for prompt_id in prompt_ids]
     lengths = torch.tensor([len(response) for response in differences])
-    mismatch.add(Tokens(samples, lengths, torch.full_like(flat, -1.0)), flat - 1.0)
+    versions = torch.full((len(flat),), 6 if old else 7)
+    mismatch.add(Tokens(samples, lengths, torch.full_like(flat, -1.0), versions), flat - 1.0, version=7)
 
 
 def batch(num_tokens: int) -> TrainBatch:
@@ -110,7 +110,18 @@ def test_worst_mismatch_names_the_prompt_of_its_response():
     mismatch = Mismatch()
     differ(mismatch, [[0.0, 0.1], [-0.9, 0.0, 0.0], [0.2]], ["a", "b", "c"])
     differ(mismatch, [[0.3]], ["d"])
-    assert (mismatch.abs_max, mismatch.worst_prompt_id) == (pytest.approx(0.9), "b")
+    assert (mismatch.current_abs_max, mismatch.worst_prompt_id) == (pytest.approx(0.9), "b")
+
+
+def test_tokens_of_older_weights_are_measured_but_not_held_against_the_engine():
+    mismatch = Mismatch()
+    differ(mismatch, [[0.1]], ["new"])
+    differ(mismatch, [[0.9]], ["old"], old=True)
+    assert (mismatch.current_abs_max, mismatch.worst_prompt_id) == (pytest.approx(0.1), "new")
+    assert mismatch.abs_max == pytest.approx(0.9)
+    sick = Mismatch()
+    differ(sick, [[math.nan]], ["old"], old=True)
+    assert (sick.abs_max, sick.current_abs_max) == (math.inf, 0.0)
 
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
@@ -119,7 +130,7 @@ def test_nan_counts_as_infinite_mismatch_whatever_comes_before_or_after(order):
     microbatches = [([[0.0, math.nan], [5.0]], ["sick", "b"]), ([[0.7]], ["c"])]
     for number in order:
         differ(mismatch, *microbatches[number])
-    assert mismatch.abs_max == math.inf
+    assert mismatch.abs_max == mismatch.current_abs_max == math.inf
     assert mismatch.worst_prompt_id == "sick"
 
 
@@ -159,7 +170,7 @@ def test_nan_on_one_rank_reaches_all_and_an_idle_rank_adds_nothing(monkeypatch):
     differ(sick, [[math.nan]], ["sick"])
     differ(fine, [[5.0]], ["fine"])
     for reduced in reduce_over(monkeypatch, [fine, idle, sick]):
-        assert reduced.abs_max == math.inf
+        assert reduced.abs_max == reduced.current_abs_max == math.inf
         assert (reduced.worst_prompt_id, reduced.num_tokens) == ("sick", 2)
 
 

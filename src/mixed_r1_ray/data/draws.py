@@ -18,6 +18,9 @@ class PromptDraws:
     def __init__(self, batch: Callable[[int], list[int]], reward_types: Sequence[str]):
         """batch: the order, rows of step 1, 2, ...; reward_types: of every row."""
         self._order, self._types = batch, reward_types
+        self._begin()
+
+    def _begin(self) -> None:
         self.num_read = 0  # batches of the order
         self._waiting: dict[str, deque[int]] = defaultdict(deque)  # read and not yet reached
         self._reached: dict[str, int] = defaultdict(int)  # rows of a type that were drawn or passed over
@@ -54,7 +57,8 @@ class PromptDraws:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state` returned, in a fresh object."""
+        """Goes on from what `state` returned, and forgets all else."""
+        self._begin()
         for reward_type, reached in state["reached"].items():
             for _ in range(reached):
                 self._reach(reward_type)

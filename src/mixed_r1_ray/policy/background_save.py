@@ -41,5 +41,5 @@ def _write(snapshot: TrainingSnapshot, request: SaveRequest) -> None:
     folder = Path(request.folder)
     checkpoints.note_part(folder, snapshot.rank, snapshot.write(folder))
     if snapshot.rank == 0:
-        files = checkpoints.gather_parts(folder, snapshot.num_ranks, request.deadline_s)
+        files = dict(request.files) | checkpoints.gather_parts(folder, snapshot.num_ranks, request.deadline_s)
         checkpoints.commit(folder, dict(request.state), files, request.keep, request.spare)

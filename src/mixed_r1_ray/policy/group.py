@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.policy.learner import Rendezvous
-from mixed_r1_ray.remote import fetch
+from mixed_r1_ray.remote import fetch, work_until_made
 from mixed_r1_ray.types import Prompt, SaveRequest, TrainBatch, WeightUpdate
 
 SPARE_S = 30.0  # for an answer after the ranks' own deadline
@@ -34,9 +34,9 @@ class LearnerGroup:
             address = f"tcp://{homes[0][1]}"
         self._all("start", lambda rank: (Rendezvous(address, rank, len(self.workers)),), "starting", timeout_s)
 
-    def update(self, batch: TrainBatch) -> dict[str, float]:
-        """The optimizer steps of one batch; returns its metrics."""
-        return self._all("update", lambda rank: (batch,), f"updating at step {batch.step}")[0]
+    def update(self, batch: TrainBatch, meanwhile: Callable[[], None] | None = None) -> dict[str, float]:
+        """The optimizer steps of one batch; returns its metrics. `meanwhile` is called now and then until then."""
+        return self._all("update", lambda rank: (batch,), f"updating at step {batch.step}", meanwhile=meanwhile)[0]
 
     def logprobs(self, prompt: Prompt, responses: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """Log-probabilities of responses to one prompt under the current weights, (T,) each."""
@@ -59,7 +59,9 @@ class LearnerGroup:
         """Takes over what any number of ranks saved into `folder`."""
         self._all("load", lambda rank: (str(folder),), f"reading {folder}")
 
-    def _all(self, method: str, arguments, doing: str, timeout_s: float | None = None) -> list:
+    def _all(self, method: str, arguments, doing: str, timeout_s: float | None = None, meanwhile=None) -> list:
         answers = [getattr(worker, method).remote(*arguments(rank)) for rank, worker in enumerate(self.workers)]
         deadline_s = timeout_s or self.config.learner.timeout_s
+        if meanwhile is not None:
+            deadline_s = work_until_made(answers, meanwhile, deadline_s=deadline_s)
         return fetch(answers, what=f"learner ranks 0-{len(answers) - 1} {doing}", deadline_s=deadline_s)

@@ -25,7 +25,7 @@ from mixed_r1_ray.policy.statistics import Mismatch, UpdateStatistics
 from mixed_r1_ray.policy.tokens import SampleKey, TokenTensors, fetch_contents
 from mixed_r1_ray.sync.buckets import to_buckets
 from mixed_r1_ray.sync.wire import to_wire
-from mixed_r1_ray.types import PromptInputs, TrainBatch, WeightUpdate
+from mixed_r1_ray.types import GroupInfo, PromptInputs, TrainBatch, WeightUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class PolicyLearner:
             statistics, measured = self._accumulate(minibatch, old)
             if not updates:
                 mismatch = (mismatch or measured).reduce()
-                self.guard.check_mismatch(batch.step, mismatch.abs_max, mismatch.worst_prompt_id)
+                self.guard.check_mismatch(batch.step, mismatch.current_abs_max, mismatch.worst_prompt_id)
             metrics = statistics.reduce().metrics(minibatch)
             if not updates and batch.step == 1:
                 self.guard.check_initial_kl(metrics.get("kl/reference", 0.0))
@@ -85,7 +85,7 @@ class PolicyLearner:
             with torch.no_grad():
                 logprobs, _ = self.engine(self._pack(tokens))
             if not microbatch.filler:
-                mismatch.add(tokens, logprobs)
+                mismatch.add(tokens, logprobs, batch.step - 1)
                 own |= tokens.by_sample(logprobs)
         shares: list = [None] * self.num_ranks
         dist.all_gather_object(shares, own)
@@ -108,7 +108,7 @@ class PolicyLearner:
             self.engine.backward(terms.total * self.num_ranks * live)
             if not microbatch.filler:
                 statistics.add(logprobs.detach(), old_logprobs, entropy.detach(), terms)
-                mismatch.add(tokens, logprobs.detach())
+                mismatch.add(tokens, logprobs.detach(), batch.step - 1)
         return statistics, mismatch
 
     def _taken_as_old(
@@ -119,12 +119,14 @@ class PolicyLearner:
             return tokens.rollout_logprobs
         if not old:  # one update a batch: the old policy is this one, and every ratio is 1
             return logprobs
-        return torch.cat([old[sample] for sample in tokens.samples])
+        return torch.cat([old[sample] for sample in tokens.samples]).to(logprobs.device)
 
     def _planned(self, batch: TrainBatch) -> list[tuple[Microbatch, TokenTensors]]:
         """This rank's microbatches with their tokens."""
         plan = plan_microbatches(batch, self.num_ranks, self.config.learner.microbatch_tokens)[self.rank]
         contents = fetch_contents(batch, plan)
+        for prompt_id, content in contents.items():
+            self.guard.check_staleness(batch.step, prompt_id, GroupInfo.of(content.group).oldest_version)
         return [(microbatch, TokenTensors.of(microbatch, batch, contents)) for microbatch in plan]
 
     def _pack(self, tokens: TokenTensors) -> PackedGroups:

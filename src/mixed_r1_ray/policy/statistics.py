@@ -8,7 +8,8 @@ import torch
 import torch.distributed as dist
 
 from mixed_r1_ray.algo.kl import k3
-from mixed_r1_ray.algo.objective import ResponseTokens, Terms
+from mixed_r1_ray.algo.objective import Terms
+from mixed_r1_ray.policy.tokens import TokenTensors
 from mixed_r1_ray.types import TrainBatch
 
 SUMS = ("policy_loss", "kl", "entropy", "clipped", "old_kl", "corrected", "correction", "bounded")
@@ -64,36 +65,44 @@ class UpdateStatistics:
 
 @dataclass
 class Mismatch:
-    """Engine against trainer, before a step's first update."""
+    """Engine against trainer, before a step's first update.
+
+    Over all tokens, and the largest one over tokens of the current weights, where the two should agree: tokens of older
+    weights (`algo.max_staleness`) differ by what was learned since.
+    """
 
     abs_max: float = 0.0
-    worst_prompt_id: str = ""
     abs_sum: float = 0.0
     kl_sum: float = 0.0
     num_tokens: int = 0
+    current_abs_max: float = 0.0
+    worst_prompt_id: str = ""  # of current_abs_max
 
-    def add(self, tokens: ResponseTokens, logprobs: torch.Tensor) -> None:
-        """Adds one microbatch; logprobs (N,), the trainer's. `tokens` name their prompts too."""
+    def add(self, tokens: TokenTensors, logprobs: torch.Tensor, version: int) -> None:
+        """Adds one microbatch; logprobs (N,), the trainer's; version: of its weights."""
         difference = logprobs.double() - tokens.rollout_logprobs.double()
         size = difference.abs().nan_to_num(torch.inf)  # NaN must not be forgotten when finite ones follow
+        self.abs_max = max(self.abs_max, float(size.max()))
         self.abs_sum += float(size.sum())
         self.kl_sum += float((torch.expm1(difference) - difference).sum())
         self.num_tokens += len(difference)
+        size = torch.where(tokens.weight_versions == version, size, 0.0)
         worst, token = float(size.max()), int(size.argmax())
-        if worst > self.abs_max:
+        if worst > self.current_abs_max:
             response = int(torch.searchsorted(tokens.response_lengths.cumsum(0), token, right=True))
-            self.abs_max, self.worst_prompt_id = worst, tokens.samples[response][0]
+            self.current_abs_max, self.worst_prompt_id = worst, tokens.samples[response][0]
 
     def reduce(self) -> Mismatch:
         """The same over all ranks."""
         parts = _gather(self)
-        worst = max(parts, key=lambda part: part.abs_max)
+        worst = max(parts, key=lambda part: part.current_abs_max)
         return Mismatch(
-            worst.abs_max,
-            worst.worst_prompt_id,
-            sum(part.abs_sum for part in parts),
-            sum(part.kl_sum for part in parts),
-            sum(part.num_tokens for part in parts),
+            abs_max=max(part.abs_max for part in parts),
+            abs_sum=sum(part.abs_sum for part in parts),
+            kl_sum=sum(part.kl_sum for part in parts),
+            num_tokens=sum(part.num_tokens for part in parts),
+            current_abs_max=worst.current_abs_max,
+            worst_prompt_id=worst.worst_prompt_id,
         )
 
     def metrics(self) -> dict[str, float]:

@@ -34,13 +34,14 @@ class TokenTensors:
     response_lengths: torch.Tensor
     advantages: torch.Tensor
     rollout_logprobs: torch.Tensor
+    weight_versions: torch.Tensor  # that the engine had
     reference_logprobs: torch.Tensor | None
 
     @classmethod
     def of(
         cls, microbatch: Microbatch, batch: TrainBatch, contents: Mapping[str, GroupContent]
     ) -> TokenTensors:
-        prompts, responses, samples, advantages, rollout, reference = [], [], [], [], [], []
+        prompts, responses, samples, advantages, rollout, versions, reference = [], [], [], [], [], [], []
         for row in microbatch.rows:
             group = batch.groups[row.group]
             content = contents[group.prompt_id]
@@ -50,6 +51,7 @@ class TokenTensors:
             samples.extend((group.prompt_id, sample) for sample in row.samples)
             advantages.extend(group.advantages[sample] for sample in row.samples)
             rollout.extend(rollout_.logprobs for rollout_ in rollouts)
+            versions.extend(rollout_.weight_versions for rollout_ in rollouts)
             if content.reference_logprobs is not None:
                 reference.extend(content.reference_logprobs[sample] for sample in row.samples)
         lengths = torch.tensor([len(response) for row in responses for response in row])
@@ -60,13 +62,14 @@ class TokenTensors:
             response_lengths=lengths,
             advantages=torch.repeat_interleave(torch.tensor(advantages, dtype=torch.float32), lengths),
             rollout_logprobs=torch.from_numpy(np.concatenate(rollout)),
+            weight_versions=torch.from_numpy(np.concatenate(versions)),
             reference_logprobs=torch.from_numpy(np.concatenate(reference)) if reference else None,
         )
 
     def by_sample(self, values: torch.Tensor) -> dict[SampleKey, torch.Tensor]:
-        """(N,) values cut into responses, each a tensor of its own: a view would be sent with all the others."""
+        """(N,) values cut into responses, each a CPU tensor of its own: a view would be sent with all the others."""
         parts = values.split(self.response_lengths.tolist())
-        return {sample: part.clone() for sample, part in zip(self.samples, parts, strict=True)}
+        return {sample: part.to("cpu", copy=True) for sample, part in zip(self.samples, parts, strict=True)}
 
 
 def fetch_contents(batch: TrainBatch, plan: Iterable[Microbatch]) -> dict[str, GroupContent]:

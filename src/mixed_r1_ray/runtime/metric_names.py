@@ -43,6 +43,7 @@ METRICS: dict[str, str] = {
     "correction/weight_mean": "mean rollout correction weight a token, bounded",
     "correction/bounded_fraction": "fraction of tokens whose correction weight was truncated or masked",
     "staleness/max": "most versions that a trained token's weights were behind",
+    "staleness/mean": "versions that a trained token's weights were behind, mean",
     "time/step_s": "wall time of the step, seconds",
     "time/generate_s": "until the last response was there, seconds",
     "time/reward_s": "waited for rewards after the last response, seconds",
