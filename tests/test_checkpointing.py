@@ -1,0 +1,63 @@
+"""What a checkpoint keeps of the data: enough that a continued run counts bad rows as one that was not cut."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from mixed_r1_ray.checkpointing import Checkpointer
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.data.loader import PromptLoader
+from mixed_r1_ray.data.order import BatchOrder
+from mixed_r1_ray.data.reader import BadRow
+from mixed_r1_ray.runtime import checkpoints
+
+
+class Learners:
+    """Their state is a file."""
+
+    def save(self, folder):
+        (folder / "weights").write_text("w")
+
+    def load(self, folder):
+        assert (folder / "weights").read_text() == "w"
+
+
+class Journal:
+    def __init__(self):
+        self.said, self.warned, self.step = [], [], None
+
+    def say(self, text):
+        self.said.append(text)
+
+    def warn(self, text):
+        self.warned.append(text)
+
+    def continue_from(self, step):
+        self.step = step
+
+
+def parts(tmp_path):
+    order = BatchOrder(["chart"] * 50, 4, seed=0)
+    known = [BadRow("a.parquet", 9, "id", "is empty")]
+    loader = PromptLoader([], "train", Config(), range(50), known, on_bad_row=lambda bad: None)
+    run_dir = SimpleNamespace(checkpoints=tmp_path / "checkpoints", resumed=True)
+    return loader, Checkpointer(Config(), run_dir, Learners(), Journal(), order, loader), order
+
+
+def test_bad_rows_found_before_a_checkpoint_are_known_after_it(tmp_path):
+    loader, checkpointer, order = parts(tmp_path)
+    found = [BadRow("a.parquet", 3, "images", "cannot be decoded (é)"), BadRow("b.parquet", 1, "question", "too long")]
+    loader.bad_rows += found
+    checkpointer.save(6)
+
+    resumed, checkpointer, _ = parts(tmp_path)
+    assert checkpointer.restore() == 6
+    assert resumed.bad_rows == loader.bad_rows
+    assert resumed._prepared == {row for step in range(1, 7) for row in order.batch(step)}
+
+
+def test_a_checkpoint_of_a_version_that_kept_none_is_continued(tmp_path):
+    writer = Learners().save
+    checkpoints.write_checkpoint(tmp_path / "checkpoints", 2, writer, {"step": 2})
+    resumed, checkpointer, _ = parts(tmp_path)
+    assert checkpointer.restore() == 2 and resumed.found() == []
