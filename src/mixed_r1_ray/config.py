@@ -97,7 +97,7 @@ class DataConfig:
     num_workers: Count = 1
     #: Logical CPUs of each.
     cpus_per_worker: NonNegative = 0.2
-    #: Seconds to prepare one batch.
+    #: Seconds to prepare one batch, and to copy and look through a split at the start.
     timeout_s: Positive = 600.0
 
 

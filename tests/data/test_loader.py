@@ -156,6 +156,11 @@ def test_workers_share_one_copy_of_each_file(workers, config, rows):
     assert len(list((Path(config.data.cache_dir) / "records").glob("*.arrow"))) == 2
 
 
+def test_every_worker_says_which_files_it_sees(workers):
+    seen = ray.get([worker.shards.remote("train") for worker in workers], timeout=60)
+    assert seen == [[("a.parquet", 25), ("b.parquet", 15)]] * 2
+
+
 def test_pictures_for_the_report_are_found_by_id(workers, rows):
     found = ray.get(workers[1].pictures.remote("train", ["r30", "nobody"]), timeout=60)
     assert list(found) == ["r30"] and np.array(Image.open(io.BytesIO(found["r30"])))[0, 0].tolist() == [150, 0, 0]
