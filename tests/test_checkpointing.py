@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
+
 from mixed_r1_ray.checkpointing import Checkpointer
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.data.loader import PromptLoader
 from mixed_r1_ray.data.order import BatchOrder
 from mixed_r1_ray.data.reader import BadRow
+from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.runtime import checkpoints
 
 
@@ -36,10 +39,10 @@ class Journal:
         self.step = step
 
 
-def parts(tmp_path):
-    order = BatchOrder(["chart"] * 50, 4, seed=0)
+def parts(tmp_path, num_rows: int = 50):
+    order = BatchOrder(["chart"] * num_rows, 4, seed=0)
     known = [BadRow("a.parquet", 9, "id", "is empty")]
-    loader = PromptLoader([], "train", Config(), range(50), known, on_bad_row=lambda bad: None)
+    loader = PromptLoader([], "train", Config(), range(num_rows), known, on_bad_row=lambda bad: None)
     run_dir = SimpleNamespace(checkpoints=tmp_path / "checkpoints", resumed=True)
     return loader, Checkpointer(Config(), run_dir, Learners(), Journal(), order, loader), order
 
@@ -61,3 +64,9 @@ def test_a_checkpoint_of_a_version_that_kept_none_is_continued(tmp_path):
     checkpoints.write_checkpoint(tmp_path / "checkpoints", 2, writer, {"step": 2})
     resumed, checkpointer, _ = parts(tmp_path)
     assert checkpointer.restore() == 2 and resumed.found() == []
+
+
+def test_data_that_has_other_rows_by_now_is_refused_with_both_numbers(tmp_path):
+    parts(tmp_path)[1].save(3)
+    with pytest.raises(UserError, match="data.train=synthetic has 51 usable rows, and had 50 when .*step_000003"):
+        parts(tmp_path, num_rows=51)[1].restore()

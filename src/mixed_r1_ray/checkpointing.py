@@ -34,7 +34,8 @@ class Checkpointer:
         """Writes the checkpoint of a finished step; it appears whole or not at all."""
         folder = checkpoints.begin(self.run_dir.checkpoints, step)
         self.learners.save(folder.resolve())
-        state = {"step": step, "bad_rows": self.train_data.found()}
+        rows = len(self.train_data.rows)
+        state = {"step": step, "usable_rows": rows, "bad_rows": self.train_data.found()}
         checkpoints.commit(folder, state, self.config.run.keep_checkpoints)
         self.journal.say(f"checkpoint of step {step} written")
 
@@ -54,6 +55,14 @@ class Checkpointer:
         if found is None:
             self.journal.continue_from(0)
             return 0
+        now = len(self.train_data.rows)
+        before = found.state.get("usable_rows", now)
+        if before != now:
+            raise UserError(
+                f"data.train={self.config.data.train} has {now} usable rows, and had {before} when {found.path} was "
+                "written: other rows would come next than in the run so far. Put the data back, or start anew with "
+                "another run.name"
+            )
         self.learners.load(found.path.resolve())
         trained = map(self.order.batch, range(1, found.step + 1))
         self.train_data.restore(found.state.get("bad_rows", []), trained)
