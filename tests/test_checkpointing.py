@@ -36,13 +36,6 @@ class Learners:
 
 
 class Sampler:
-    """Its state is one number."""
-
-    def state(self) -> dict:
-        return {"cursor": 7}
-
-
-class Sampler:
     """Its state is one number and a file."""
 
     def save(self, folder) -> dict:

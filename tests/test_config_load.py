@@ -116,6 +116,15 @@ def test_base_beside_the_file_wins_over_one_of_that_name_elsewhere(tmp_path):
         ("learner.betas=[0.9,1.0]", "learner.betas must be list of 2 "),
         ("algo.scale_rewards=std", "algo.scale_rewards must be one of group, batch, none, not 'std' (str)"),
         ("tracking.wandb=off", "must be one of disabled, offline, online, not False (bool)"),
+        ("data.mixing=by_kind", "data.mixing must be one of proportional, by_type, by_source, not 'by_kind'"),
+        ("data.weights.chart=-1", "data.weights must be name: float >= 0, ..., not {'chart': -1.0}"),
+        ("data.weights.chart=nan", "data.weights must be name: float >= 0, ..., not {'chart': nan}"),
+        ("data.weights.chart=many", "data.weights must be name: float >= 0, ..., not {'chart': 'many'}"),
+        ("data.weights={chart:2}", "data.weights must be name: float >= 0, ..., not {'chart:2': None}"),
+        ("data.weights=2", "data.weights must be name: float >= 0, ..., not 2 (int)"),
+        ("data.curriculum=hard_to_easy", "data.curriculum must be one of none, easy_to_hard"),
+        ("data.curriculum_steps=0", "data.curriculum_steps must be int >= 1, not 0"),
+        ("data.weight.chart=2", "did you mean data.weights?"),
         ("model=x", "model is a section; give one of its keys, e.g. model.path"),
         ("learner.betas=[0.9", "cannot read 'learner.betas=[0.9'"),
         ("oops", "'oops' is not of the form key=value"),
@@ -149,6 +158,7 @@ def test_a_wrong_word_is_refused_by_key_value_and_what_was_expected(word, said):
         (["run.keep_best=eval/greedy/iuo", "eval.every=5"], "nearest: eval/greedy/iou"),
         (["run.keep_best=reward/mean", "eval.every=5"], "run.keep_best reward/mean: no such held-out metric"),
         (["run.keep_best=eval/greedy/mean"], "run.keep_best eval/greedy/mean with eval.every 0"),
+        (["data.weights.chart=2"], "data.weights names chart, but data.mixing is proportional"),
         (["model.path=tiny:qwen"], "did you mean tiny:qwen2_5_vl?"),
         (["run.name=a/b"], "run.name 'a/b' must be one folder name"),
         (["run.name=.."], "run.name '..' must be one folder name"),
@@ -259,6 +269,12 @@ def test_a_file_that_is_no_configuration_is_refused_by_name(text, tmp_path):
 
 def test_a_section_with_nothing_under_it_is_like_none(tmp_path):
     assert load_config([write(tmp_path, "rollout:\n  # group_size: 3\n")]) == Config()
+
+
+def test_weights_by_name_come_together_from_file_and_command_line(tmp_path):
+    conf = write(tmp_path, "data: {mixing: by_source, weights: {chartqa: 2, vsr: 3}}")
+    words = ["data.weights.vsr=0.5", "data.weights.ai2d=0", "data.weights={plotqa: 4}"]
+    assert load_config([conf, *words]).data.weights == {"chartqa": 2.0, "vsr": 0.5, "ai2d": 0.0, "plotqa": 4.0}
 
 
 def test_unknown_conf_names_the_nearest_and_all():

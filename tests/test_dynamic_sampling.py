@@ -77,7 +77,7 @@ class Stack:
     """Loader, engines and scorer at once: a row's samples differ in reward if `tells(row)`."""
 
     def __init__(self, tells, max_refills: int = 4):
-        self.tells, self.asked, self.warnings = tells, [], []
+        self.tells, self.asked, self.warnings, self.rows = tells, [], [], TYPES
         config = Config(
             algo=AlgoConfig(dynamic_sampling=True, max_refills=max_refills), reward=RewardConfig(max_unscored_fraction=0)
         )

@@ -94,8 +94,8 @@ class Checkpointer:
         if found is None:
             self.journal.continue_from(0)
             return 0
-        self.learners.load(found.path.resolve())
         self.sampler.restore(found.state, found.step, found.path)
+        self.learners.load(found.path.resolve())
         self.journal.continue_from(found.step)
         self.journal.say(f"continuing after step {found.step}")
         return found.step

@@ -87,7 +87,7 @@ class DataConfig:
     weights: dict[str, NonNegative] = field(default_factory=dict)
     #: easy_to_hard: rows of high pass rate first, all of them from a step on (docs/reading.md).
     curriculum: Literal["none", "easy_to_hard"] = "none"
-    #: So many steps.
+    #: easy_to_hard: steps over which the harder rows come in.
     curriculum_steps: Count = 100
     #: Folder for copies of the data that are read a row at a time, as large as the data; best on a disk of each node.
     cache_dir: str = "runs/.cache"
@@ -97,7 +97,7 @@ class DataConfig:
     num_workers: Count = 1
     #: Logical CPUs of each.
     cpus_per_worker: NonNegative = 0.2
-    #: Seconds to prepare one batch.
+    #: Seconds to prepare one batch, and to copy and look through a split at the start.
     timeout_s: Positive = 600.0
 
 

@@ -118,8 +118,8 @@ def _weights_are_of_strata(config: Config) -> str | None:
     data = config.data
     if data.weights and data.mixing == "proportional":
         return (
-            f"data.weights names {', '.join(data.weights)}, but data.mixing is proportional, which takes rows as the data "
-            "has them; give data.mixing=by_type or by_source"
+            f"data.weights names {', '.join(data.weights)}, but data.mixing is proportional, which takes rows as the "
+            "data has them; give data.mixing=by_type or by_source"
         )
     return None
 

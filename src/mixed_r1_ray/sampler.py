@@ -15,6 +15,7 @@ from mixed_r1_ray.data.loader import PromptLoader
 from mixed_r1_ray.data.order import Order
 from mixed_r1_ray.data.reader import UsableRows
 from mixed_r1_ray.dynamic_sampling import InformativeGroups
+from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.experience import Experience, Scorer, check_unscored
 from mixed_r1_ray.pipeline import Pipeline, uncorrected
 from mixed_r1_ray.rollout.pool import RolloutPool
@@ -67,11 +68,21 @@ class Sampler:
     def save(self, folder: Path) -> dict[str, Any]:
         """Writes what was generated ahead into `folder`; what else a continued run needs, as JSON."""
         ahead = self.pipeline.save(folder)
-        state = {"bad_rows": self.loader.found()} | ({"ahead": ahead} if ahead else {})
+        state = {"usable_rows": len(self.loader.rows), "bad_rows": self.loader.found()} | ({"ahead": ahead} if ahead else {})
         return state | ({"draws": self.draws.state()} if self.draws else {})
 
     def restore(self, state: dict[str, Any], step: int, folder: Path) -> None:
-        """Goes on from the checkpoint of `step`: what `save` returned, and wrote into `folder`."""
+        """Goes on from the checkpoint of `step`: what `save` returned, and wrote into `folder`.
+
+        Raises UserError where the data has another number of usable rows than it had then.
+        """
+        now = len(self.loader.rows)
+        before = state.get("usable_rows", now)
+        if before != now:
+            raise UserError(
+                f"data.train={self.config.data.train} has {now} usable rows, and had {before} when {folder} was written: "
+                "other rows would come next than in the run so far. Put the data back, or start anew with another run.name"
+            )
         num_read = step
         if self.draws:
             self.draws.restore(state["draws"])

@@ -114,8 +114,16 @@ def make_pools(actors: Actors, config: Config, warn: Callable[[str], None]) -> t
 
 def _describe(actors: Actors, split: str, config: Config, journal: Journal) -> SplitInfo:
     journal.say(f"reading {split} data")
-    answer = actors.data[0].describe.remote(split)
-    info: SplitInfo = fetch(answer, what=f"data worker reading the {split} split", deadline_s=config.data.timeout_s)
+    what, deadline_s = f"data workers reading the {split} split", config.data.timeout_s
+    shards = fetch([worker.shards.remote(split) for worker in actors.data], what=what, deadline_s=deadline_s)
+    for number, seen in enumerate(shards):
+        if seen != shards[0]:
+            name, rows = next(iter(sorted(set(seen) ^ set(shards[0]))))
+            raise UserError(
+                f"data.{split}: data[0] and data[{number}] see different files, {name} with {rows} rows among them; put "
+                "the data where every node finds the same"
+            )
+    info: SplitInfo = fetch(actors.data[0].describe.remote(split), what=what, deadline_s=deadline_s)
     for bad in info.bad_rows:
         journal.warn(f"skipped: {bad}")
     return info

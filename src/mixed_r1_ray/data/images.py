@@ -30,7 +30,8 @@ def decode_image(data: bytes) -> np.ndarray:
     from PIL import ImageOps
 
     with _opened(data) as picture:
-        return np.array(_to_rgb(ImageOps.exif_transpose(picture)))
+        ImageOps.exif_transpose(picture, in_place=True)
+        return np.array(_to_rgb(picture))
 
 
 def read_size(data: bytes) -> tuple[int, int]:
@@ -74,4 +75,4 @@ def _to_rgb(picture):
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")

@@ -84,9 +84,10 @@ def _open(file: Path, cache_dir: Path) -> pa.ipc.RecordBatchFileReader:
                     _write(file, copy)
                     reader = _mapped(copy)
     except OSError as error:
-        advice = "free some space, or name another folder" if error.errno in DISK_FULL else "name another folder"
+        said, folder = error.strerror or error, "name another folder"
+        advice = f"free some space, or {folder}" if error.errno in DISK_FULL else folder
         raise UserError(
-            f"data.cache_dir={cache_dir}: the Arrow copy of {file} cannot be written ({error.strerror or error}); {advice}"
+            f"data.cache_dir={cache_dir}: the Arrow copy of {file} cannot be written ({said}); {advice}"
         ) from error
     return reader
 

@@ -52,7 +52,7 @@ class _Walk:
 
     def __init__(self, rows: np.ndarray, apart: int, seed: tuple[int, ...]):
         self._rows, self._apart, self._seed = rows, apart, seed
-        self._latest = 0, self._shuffle(0)
+        self._epochs = {0: self._shuffle(0)}  # the latest two: a step and the next are asked in turns
 
     def rows(self, first: int, count: int) -> list[int]:
         """The rows at positions `first`, `first` + 1, ... of the walk."""
@@ -60,14 +60,15 @@ class _Walk:
         return [int(self._epoch(epoch)[offset]) for epoch, offset in positions]
 
     def _epoch(self, epoch: int) -> np.ndarray:
-        """Walks up from the latest one, or the first: each must know how the one before ended."""
-        known, order = self._latest
-        if epoch < known:
-            known, order = 0, self._shuffle(0)
-        for number in range(known + 1, epoch + 1):
-            order = self._kept_apart(self._shuffle(number), order)
-        self._latest = epoch, order
-        return order
+        """Walks up from a known one, or the first: each must know how the one before ended."""
+        if epoch not in self._epochs:
+            known = max((number for number in self._epochs if number < epoch), default=0)
+            order = self._epochs[known] if known else self._shuffle(0)
+            for number in range(known + 1, epoch + 1):
+                former, order = order, self._kept_apart(self._shuffle(number), order)
+                self._epochs = {number - 1: former, number: order}
+            self._epochs[epoch] = order
+        return self._epochs[epoch]
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([*self._seed, epoch]).permutation(self._rows)

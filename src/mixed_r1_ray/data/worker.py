@@ -54,6 +54,10 @@ class DataWorker:
         table = self.tables[split]
         return SplitInfo(table.rows, tuple(table.bad_rows))
 
+    def shards(self, split: str) -> list[tuple[str, int]]:
+        """Name and number of rows of each file, as this worker's node has them."""
+        return [(file.name, len(file)) for file in self.tables[split].files]
+
     def prepare(self, split: str, places: Sequence[tuple[int, int]]) -> tuple:
         """Returns 1 + 2 n objects for n rows: a list of Prompt or BadRow, then each row's images, then its inputs.
 
