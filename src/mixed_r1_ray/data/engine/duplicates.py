@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -84,10 +85,12 @@ def _near_records(
     table: SignatureTable, alive: np.ndarray, settings: DuplicateSettings, pictures: PictureSettings
 ) -> Iterator[tuple[int, int]]:
     """Pairs of records that are near, each once."""
-    candidates = [*_candidates(table, alive[table.num_pictures()[alive] > 0], settings, pictures)]
-    texts = dict(table.texts(np.unique(np.array(candidates, np.int64).reshape(-1))))
+    pictured = alive[table.num_pictures()[alive] > 0]
+    numbers = itertools.chain.from_iterable(_candidates(table, pictured, settings, pictures))
+    candidates = np.fromiter(numbers, np.int64).reshape(-1, 2)
+    texts = dict(table.texts(np.unique(candidates)))
     captions = table.kinds.index(CAPTION) if CAPTION in table.kinds and settings.captions_by_picture else -1
-    for i, j in candidates:
+    for i, j in candidates.tolist():
         if not _same_further_pictures(table, i, j, pictures):
             continue
         mine, theirs = texts[i], texts[j]
@@ -104,27 +107,33 @@ def _candidates(
     """Pairs of records with near first pictures whose numbers (type, words, answer) do not tell them apart."""
     first = table.first[records]
     digests, shown, picture = np.unique(table.digest[first], return_index=True, return_inverse=True)
-    keys = _comparable(table, records, settings)
+    keys = _comparable(table, records, settings, resized=False)
     order = np.lexsort((records, keys, picture))
-    records, keys, picture = records[order], keys[order], picture[order]
-    yield from _pairs_of_one_picture(records, keys, picture)
+    yield from _pairs_of_one_picture(records[order], keys[order], picture[order])
+    keys = _comparable(table, records, settings, resized=True)
+    order = np.lexsort((records, keys, picture))
+    records, keys, picture, shown = records[order], keys[order], picture[order], first[shown]
     bounds = np.searchsorted(picture, np.arange(len(digests) + 1))
-    shown = first[shown]
     for p, q in near_pictures(table, shown, table, shown, pictures):
         for p, q in zip(*(side[p < q].tolist() for side in (p, q)), strict=True):
             yield from _pairs_of_two(records, keys, *bounds[[p, p + 1, q, q + 1]].tolist())
 
 
-def _comparable(table: SignatureTable, records: np.ndarray, settings: DuplicateSettings) -> np.ndarray:
-    """(n,) uint64: records can only be near where these are equal."""
+def _comparable(
+    table: SignatureTable, records: np.ndarray, settings: DuplicateSettings, resized: bool
+) -> np.ndarray:
+    """(n,) uint64 of type, words of the question and answer: records can only be near where these are equal.
+
+    resized: their pictures may have different sizes, so boxes are compared later, not here.
+    """
     kind = table.kind[records].astype(np.uint64)
     words = table.numbers["words"][records].astype(np.uint64)
     answered = table.numbers["answered"][records].copy()
-    for name, loose in ((GROUNDING, True), (CAPTION, settings.captions_by_picture)):
-        if loose and name in table.kinds:
-            answered[kind == table.kinds.index(name)] = 0
-            if name == CAPTION:
-                words[kind == table.kinds.index(name)] = 0
+    if resized and GROUNDING in table.kinds:
+        answered[kind == table.kinds.index(GROUNDING)] = 0
+    if settings.captions_by_picture and CAPTION in table.kinds:
+        captions = kind == table.kinds.index(CAPTION)
+        answered[captions] = words[captions] = 0
     return (answered & ~np.uint64(0xFFFFFF)) | (kind << np.uint64(16)) | (words & np.uint64(0xFFFF))
 
 
