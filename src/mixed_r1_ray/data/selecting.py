@@ -76,6 +76,7 @@ def select(
     if settings.difficulty.enabled:
         answers = _answers(table, verdicts, settings.difficulty, config, out / WORK / "answers")
         model = config.model.path
+    (out / books.SUMMARY).unlink(missing_ok=True)  # written last, it says that all is there
     shards = write_kept(out, table, verdicts.alive(), answers, model, settings.shard_records)
     counts = books.count(table, verdicts)
     books.write_ledger(out / books.LEDGER, table, verdicts, held_out, answers)

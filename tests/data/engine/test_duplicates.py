@@ -112,12 +112,15 @@ def test_what_stays_does_not_depend_on_files_or_their_order(tmp_path):
     assert len(first) == len(asked) - len(pictures)
 
 
-def test_what_cannot_be_decoded_and_ids_that_repeat_are_unusable(tmp_path):
+def test_what_training_would_leave_out_and_ids_that_repeat_are_unusable(tmp_path):
     broken = Record("broken", "charts", "chart", (CHART[:60],), ((112, 112),), "Q?", "1")
-    write_records(tmp_path / "z.parquet", [broken])
+    goldless = Record("goldless", "vsr", "iou", (CHART,), ((112, 112),), "Where?", "at the left")
+    odd = Record("odd", "vsr", "matching", (CHART,), ((112, 112),), "Is it?", "yes", meta="[")
+    write_records(tmp_path / "z.parquet", [broken, goldless, odd])
     asked = [Asked("a", CHART), Asked("a", CHART, "How tall is the red bar?")]
     found = dropped(tmp_path, asked)
-    assert found == {"broken": ("unusable", None), "a": ("unusable", "a")}
+    assert found.pop("a") == ("unusable", "a")
+    assert found == dict.fromkeys(("broken", "goldless", "odd"), ("unusable", None))
 
 
 def test_each_kind_can_be_switched_off(tmp_path):
