@@ -98,3 +98,10 @@ def test_table_lists_every_role_and_the_sum():
     text = console.export_text()
     assert all(name in text for name in ("data", "rollout", "reward", "learner", "reference"))
     assert "in all" in text and "1.3" in text
+
+
+def test_a_run_without_learners_needs_less():
+    plan = plan_of().only("data", "rollout", "reward")
+    assert [role.name for role in plan.roles] == ["data", "rollout", "reward"]
+    assert plan.role("learner") is None
+    assert plan.needed()["CPU"] < plan_of().needed()["CPU"]
