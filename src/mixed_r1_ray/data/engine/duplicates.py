@@ -16,6 +16,7 @@ from mixed_r1_ray.data.engine.texts import near_answers, near_questions
 from mixed_r1_ray.data.engine.verdicts import Verdicts
 
 CAPTION, GROUNDING = "open_ended", "iou"
+COMPARED_PAIRS = 8192  # small copies of so many pairs are in memory at once: 20 MiB with their differences
 
 
 def drop_duplicates(
@@ -164,10 +165,12 @@ def near_pictures(
     settings: PictureSettings,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Blocks of places (i, j) where picture mine[i] of `left` and theirs[j] of `right` show the same."""
-    for i, j in near_pairs(left.phash[mine], right.phash[theirs], settings.distance):
-        same = same_picture(left.copies[mine[i]], right.copies[theirs[j]], settings.pixel_difference)
-        if same.any():
-            yield i[same], j[same]
+    for block in near_pairs(left.phash[mine], right.phash[theirs], settings.distance):
+        for start in range(0, len(block[0]), COMPARED_PAIRS):
+            i, j = (side[start : start + COMPARED_PAIRS] for side in block)
+            same = same_picture(left.copies[mine[i]], right.copies[theirs[j]], settings.pixel_difference)
+            if same.any():
+                yield i[same], j[same]
 
 
 def _same_further_pictures(table: SignatureTable, i: int, j: int, settings: PictureSettings) -> bool:
