@@ -3,8 +3,8 @@
     python benchmarks/near_lookalikes.py
 
 Pictures: the quickstart's training data (112 x 112, flat), and 200 cuttings of the two photographs that come with
-scikit-learn. Prints how many pairs of different quickstart pictures count as one at each `pixel_difference`, then how far
-copies lie from their originals: 99th percentile and maximum.
+scikit-learn. Prints how many pairs of different quickstart pictures count as one at each `pixel_difference`, then
+how far copies lie from their originals: 99th percentile and maximum.
 """
 
 from __future__ import annotations

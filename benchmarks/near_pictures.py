@@ -25,7 +25,7 @@ DISTANCE, PLANTED, BLOCK = 6, 1000, 4096
 
 
 def measure(pictures: int) -> dict:
-    """Seconds, peak MiB of the process, and pairs found: those that were planted, among a million one or two by chance."""
+    """Seconds, peak MiB of the process, and pairs found: the planted ones, and among a million one or two by chance."""
     random = np.random.default_rng(0)
     hashes = random.integers(0, 2**64, pictures, dtype=np.uint64)
     hashes[-PLANTED:] = hashes[:PLANTED] ^ np.uint64(0b101 << 20)

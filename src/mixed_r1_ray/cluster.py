@@ -21,7 +21,8 @@ from mixed_r1_ray.remote import fetch
 def connected(config: Config, say: Callable[[str], None], roles: Sequence[str] = ()) -> Iterator[Plan]:
     """A connection to Ray for the length of the block. Raises UserError where the cluster is too small.
 
-    roles: all that will be started, by name; a training run's by default. A cluster that was started here ends with the block, and with it every actor.
+    roles: all that will be started, by name; a training run's by default. A cluster that was started here ends
+    with the block, and with it every actor.
     """
     address = cluster_address(config)
     say(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")

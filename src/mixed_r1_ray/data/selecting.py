@@ -1,4 +1,4 @@
-"""`select`: of many records those worth training on: no duplicates, no evaluation data, neither too easy nor too hard."""
+"""`select`: of many records those worth training on: no copies, no evaluation data, neither too easy nor too hard."""
 
 from __future__ import annotations
 
