@@ -114,3 +114,10 @@ def test_every_actor_is_in_one_bundle():
 
 def test_several_references_are_counted():
     assert plan_of("reference.num_workers=3").role("reference").count == 3
+
+
+def test_a_run_without_learners_needs_less():
+    plan = plan_of().only("data", "rollout", "reward")
+    assert [role.name for role in plan.roles] == ["data", "rollout", "reward"]
+    assert plan.role("learner") is None
+    assert plan.needed()["CPU"] < plan_of().needed()["CPU"]

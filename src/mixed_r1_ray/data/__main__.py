@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.interrupt import catch_interrupts
 
 EXIT_UNUSABLE = 2
 EXIT_INTERRUPTED = 130
@@ -46,4 +47,5 @@ def _usage() -> str:
 
 
 if __name__ == "__main__":
+    catch_interrupts()  # SIGTERM too ends what was started
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,14 +38,15 @@ class _PlainLines:
         self.spoken = 0.0
 
     def __call__(self, done: int, total: int) -> None:
-        import sys
-
         now = time.monotonic()
         self.began = self.began or (now, done)
         if done < total and now - self.spoken < PLAIN_INTERVAL_S:
             return
         self.spoken = now
         start, already = self.began
-        left = (now - start) / (done - already) * (total - done) if done > already else None
-        after = "" if left is None or done == total else f", {duration(left)} left"
+        after = ""
+        if done == total > already:
+            after = f", {duration(now - start)}"
+        elif done > already:
+            after = f", {duration((now - start) / (done - already) * (total - done))} left"
         print(f"{self.what}: {done:,} of {total:,} {self.unit}{after}", file=sys.stderr, flush=True)

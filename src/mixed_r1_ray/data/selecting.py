@@ -1,4 +1,4 @@
-"""`select`: of many records those worth training on: no duplicates, no evaluation data, neither too easy nor too hard."""
+"""`select`: of many records those worth training on: no copies, no evaluation data, neither too easy nor too hard."""
 
 from __future__ import annotations
 
@@ -76,6 +76,7 @@ def select(
     if settings.difficulty.enabled:
         answers = _answers(table, verdicts, settings.difficulty, config, out / WORK / "answers")
         model = config.model.path
+    (out / books.SUMMARY).unlink(missing_ok=True)  # written last, it says that all is there
     shards = write_kept(out, table, verdicts.alive(), answers, model, settings.shard_records)
     counts = books.count(table, verdicts)
     books.write_ledger(out / books.LEDGER, table, verdicts, held_out, answers)

@@ -21,7 +21,8 @@ from mixed_r1_ray.types import GroupInfo, Prompt, RewardBreakdown
 def table(tmp_path):
     """Two files of 10 and 7 records."""
     picture = encoded(photo(1))
-    files = [[Asked(f"{name}{n}", picture, f"{name} {n}?") for n in range(size)] for name, size in (("a", 10), ("b", 7))]
+    sizes = ("a", 10), ("b", 7)
+    files = [[Asked(f"{name}{n}", picture, f"{name} {n}?") for n in range(size)] for name, size in sizes]
     return table_of(tmp_path / "in", *files)
 
 
@@ -30,7 +31,8 @@ def prompt(name: str) -> Prompt:
 
 
 def experience(name: str, tasks: list[float | None]) -> Experience:
-    rewards = tuple(RewardBreakdown("chart", task, task, task, "" if task is not None else "timed out") for task in tasks)
+    details = ("timed out" if task is None else "" for task in tasks)
+    rewards = tuple(RewardBreakdown("chart", task, task, task, text) for task, text in zip(tasks, details, strict=True))
     info = GroupInfo(name, tuple(range(1, len(tasks) + 1)), (True,) * len(tasks), 0)
     return Experience(prompt(name), info, SimpleNamespace(), rewards, None)
 

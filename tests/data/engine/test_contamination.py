@@ -24,14 +24,16 @@ def dropped(tmp_path, mine, theirs, **settings) -> dict[str, str]:
 
 def test_an_evaluation_picture_is_not_trained_on_whatever_it_is_asked(tmp_path):
     theirs = [Asked(f"eval-{seed}", encoded(photo(seed)), "Eval question?") for seed in range(4)]
-    mine = [Asked(f"{seed}-{way}", data, f"Other {way}?") for seed in (1, 2) for way, data in reencoded(photo(seed)).items()]
+    ways = [(seed, way, data) for seed in (1, 2) for way, data in reencoded(photo(seed)).items()]
+    mine = [Asked(f"{seed}-{way}", data, f"Other {way}?") for seed, way, data in ways]
     mine += [Asked("clean", encoded(photo(9)))]
     assert dropped(tmp_path, mine, theirs) == {one.id: f"eval-{one.id[0]}" for one in mine if one.id != "clean"}
 
 
 def test_lookalikes_of_evaluation_pictures_are_trained_on(tmp_path):
     theirs = [Asked("eval", encoded(bars((80, 30, 55))), "How many bars?")]
-    mine = [Asked("other", encoded(bars((80, 30, 51))), "How many bars?"), Asked("same", encoded(bars((80, 30, 55)), "JPEG"))]
+    mine = [Asked("other", encoded(bars((80, 30, 51))), "How many bars?")]
+    mine += [Asked("same", encoded(bars((80, 30, 55)), "JPEG"))]
     assert dropped(tmp_path, mine, theirs) == {"same": "eval"}
 
 
@@ -48,7 +50,8 @@ def test_any_picture_of_several_counts(tmp_path):
 
 
 def test_a_long_question_with_its_answer_is_enough_however_the_picture_was_drawn(tmp_path):
-    theirs = [Asked("eval", encoded(photo(1)), LONG.format(9, 80), "2 h"), Asked("text", (), LONG.format(7, 50), "1 h", "math")]
+    theirs = [Asked("eval", encoded(photo(1)), LONG.format(9, 80), "2 h")]
+    theirs += [Asked("text", (), LONG.format(7, 50), "1 h", "math")]
     mine = [
         Asked("redrawn", encoded(photo(5)), LONG.format(9, 80), "2 h"),
         Asked("bare", (), LONG.format(7, 50).upper(), "1 h", "math"),
@@ -59,7 +62,8 @@ def test_a_long_question_with_its_answer_is_enough_however_the_picture_was_drawn
 
 
 def test_templates_and_short_questions_are_not(tmp_path):
-    theirs = [Asked("eval", encoded(photo(1)), LONG.format(9, 80), "2 h"), Asked("short", encoded(photo(2)), "Who?", "Me")]
+    theirs = [Asked("eval", encoded(photo(1)), LONG.format(9, 80), "2 h")]
+    theirs += [Asked("short", encoded(photo(2)), "Who?", "Me")]
     mine = [Asked(f"{seed}", encoded(photo(seed)), LONG.format(9, 80), "2 h") for seed in range(10, 14)]
     mine += [Asked("who", encoded(photo(20)), "Who?", "Me")]
     assert dropped(tmp_path, mine, theirs) == {}

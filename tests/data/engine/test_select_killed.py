@@ -34,7 +34,8 @@ def inputs(tmp_path_factory) -> tuple[Path, Path]:
         picture = photo(seed, 240, 180)
         ways = {"png": encoded(picture), "again": encoded(picture), **reencoded(picture)}
         asked += [Asked(f"{seed}-{way}", data, answer=str(seed)) for way, data in ways.items()]
-    asked += [Asked(f"bars-{height}", encoded(bars((height, 50, 70))), answer=str(height)) for height in range(0, 90, 4)]
+    charts = {height: encoded(bars((height, 50, 70))) for height in range(0, 90, 4)}
+    asked += [Asked(f"bars-{height}", chart, answer=str(height)) for height, chart in charts.items()]
     write_in_row_groups(folder / "train" / "a.parquet", asked[::2])
     write_in_row_groups(folder / "train" / "b.parquet", asked[1::2])
     theirs = [Asked(f"bench-{seed}", reencoded(photo(seed, 240, 180))["jpeg"], "Who?") for seed in range(36, 44)]

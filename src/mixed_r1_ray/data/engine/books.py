@@ -111,7 +111,10 @@ def print_summary(counts: Counts, title: str) -> None:
     table.add_section()
     table.add_row("all", "", *(f"{sum(row[name] for row in counts.values()):,}" for name in shown))
     console = Console(highlight=False, markup=False)
-    console.print(table if console.is_terminal else as_text(table), markup=False)
+    if console.is_terminal:
+        console.print(table)
+    else:
+        print(as_text(table, width=140))
 
 
 def _names_of_likes(

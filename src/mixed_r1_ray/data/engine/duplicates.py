@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mixed_r1_ray.data.engine.hamming import near_pairs
+from mixed_r1_ray.data.engine.hamming import expanded, near_pairs
 from mixed_r1_ray.data.engine.looks import same_picture
 from mixed_r1_ray.data.engine.settings import DuplicateSettings, PictureSettings
 from mixed_r1_ray.data.engine.table import SignatureTable
@@ -15,6 +15,7 @@ from mixed_r1_ray.data.engine.texts import near_answers, near_questions
 from mixed_r1_ray.data.engine.verdicts import Verdicts
 
 CAPTION, GROUNDING = "open_ended", "iou"
+COMPARED_PAIRS = 8192  # small copies of so many pairs are in memory at once: 20 MiB with their differences
 
 
 def drop_duplicates(
@@ -84,10 +85,12 @@ def _near_records(
     table: SignatureTable, alive: np.ndarray, settings: DuplicateSettings, pictures: PictureSettings
 ) -> Iterator[tuple[int, int]]:
     """Pairs of records that are near, each once."""
-    candidates = [*_candidates(table, alive[table.num_pictures()[alive] > 0], settings, pictures)]
-    texts = dict(table.texts(np.unique(np.array(candidates, np.int64).reshape(-1))))
+    pictured = alive[table.num_pictures()[alive] > 0]
+    blocks = [np.empty((0, 2), np.int64), *_candidates(table, pictured, settings, pictures)]
+    candidates = np.concatenate(blocks)
+    texts = dict(table.texts(np.unique(candidates)))
     captions = table.kinds.index(CAPTION) if CAPTION in table.kinds and settings.captions_by_picture else -1
-    for i, j in candidates:
+    for i, j in candidates.tolist():
         if not _same_further_pictures(table, i, j, pictures):
             continue
         mine, theirs = texts[i], texts[j]
@@ -100,51 +103,56 @@ def _near_records(
 
 def _candidates(
     table: SignatureTable, records: np.ndarray, settings: DuplicateSettings, pictures: PictureSettings
-) -> Iterator[tuple[int, int]]:
-    """Pairs of records with near first pictures whose numbers (type, words, answer) do not tell them apart."""
+) -> Iterator[np.ndarray]:
+    """Blocks (n, 2) of records with near first pictures whose numbers (type, words, answer) do not tell them apart."""
     first = table.first[records]
-    digests, shown, picture = np.unique(table.digest[first], return_index=True, return_inverse=True)
-    keys = _comparable(table, records, settings)
-    order = np.lexsort((records, keys, picture))
-    records, keys, picture = records[order], keys[order], picture[order]
-    yield from _pairs_of_one_picture(records, keys, picture)
-    bounds = np.searchsorted(picture, np.arange(len(digests) + 1))
-    shown = first[shown]
-    for p, q in near_pictures(table, shown, table, shown, pictures):
-        for p, q in zip(*(side[p < q].tolist() for side in (p, q)), strict=True):
-            yield from _pairs_of_two(records, keys, *bounds[[p, p + 1, q, q + 1]].tolist())
+    _, shown, picture = np.unique(table.digest[first], return_index=True, return_inverse=True)
+    same, every = _Join(picture, _comparable(table, records, settings, resized=False)), np.arange(len(shown))
+    for i, j in same.pairs(every, every):
+        yield np.column_stack([records[i], records[j]])[i < j]
+    resized = _Join(picture, _comparable(table, records, settings, resized=True))
+    for p, q in near_pictures(table, first[shown], table, first[shown], pictures):
+        for i, j in resized.pairs(p[p < q], q[p < q]):
+            yield np.column_stack([records[i], records[j]])
 
 
-def _comparable(table: SignatureTable, records: np.ndarray, settings: DuplicateSettings) -> np.ndarray:
-    """(n,) uint64: records can only be near where these are equal."""
+class _Join:
+    """Finds records by picture and key. picture: int64 (n,); keys: (n,)."""
+
+    def __init__(self, picture: np.ndarray, keys: np.ndarray):
+        names, self.key = np.unique(keys, return_inverse=True)
+        self.width = len(names)
+        cells = picture * self.width + self.key
+        self.order = np.argsort(cells, kind="stable")
+        self.cells = cells[self.order]
+
+    def pairs(self, p: np.ndarray, q: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Blocks of places (i, j) with equal keys, i of picture p[n] and j of picture q[n], for every n."""
+        begins = np.searchsorted(self.cells, np.stack([p, p + 1]) * self.width)
+        for n, place in expanded(*begins):
+            i = self.order[place]
+            wanted = q[n] * self.width + self.key[i]
+            ends = (np.searchsorted(self.cells, wanted, side) for side in ("left", "right"))
+            for m, other in expanded(*ends):
+                yield i[m], self.order[other]
+
+
+def _comparable(
+    table: SignatureTable, records: np.ndarray, settings: DuplicateSettings, resized: bool
+) -> np.ndarray:
+    """(n,) uint64 of type, words of the question and answer: records can only be near where these are equal.
+
+    resized: their pictures may have different sizes, so boxes are compared later, not here.
+    """
     kind = table.kind[records].astype(np.uint64)
     words = table.numbers["words"][records].astype(np.uint64)
     answered = table.numbers["answered"][records].copy()
-    for name, loose in ((GROUNDING, True), (CAPTION, settings.captions_by_picture)):
-        if loose and name in table.kinds:
-            answered[kind == table.kinds.index(name)] = 0
-            if name == CAPTION:
-                words[kind == table.kinds.index(name)] = 0
+    if resized and GROUNDING in table.kinds:
+        answered[kind == table.kinds.index(GROUNDING)] = 0
+    if settings.captions_by_picture and CAPTION in table.kinds:
+        captions = kind == table.kinds.index(CAPTION)
+        answered[captions] = words[captions] = 0
     return (answered & ~np.uint64(0xFFFFFF)) | (kind << np.uint64(16)) | (words & np.uint64(0xFFFF))
-
-
-def _pairs_of_one_picture(
-    records: np.ndarray, keys: np.ndarray, picture: np.ndarray
-) -> Iterator[tuple[int, int]]:
-    new = np.flatnonzero((picture[1:] != picture[:-1]) | (keys[1:] != keys[:-1])) + 1
-    for group in np.split(records, new):
-        for place, one in enumerate(group[:-1].tolist()):
-            yield from ((one, other) for other in group[place + 1 :].tolist())
-
-
-def _pairs_of_two(
-    records: np.ndarray, keys: np.ndarray, first: int, last: int, other_first: int, other_last: int
-) -> Iterator[tuple[int, int]]:
-    for place in range(first, last):
-        same = np.searchsorted(keys[other_first:other_last], keys[place], "left") + other_first
-        while same < other_last and keys[same] == keys[place]:
-            yield int(records[place]), int(records[same])
-            same += 1
 
 
 def near_pictures(
@@ -155,10 +163,12 @@ def near_pictures(
     settings: PictureSettings,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Blocks of places (i, j) where picture mine[i] of `left` and theirs[j] of `right` show the same."""
-    for i, j in near_pairs(left.phash[mine], right.phash[theirs], settings.distance):
-        same = same_picture(left.copies[mine[i]], right.copies[theirs[j]], settings.pixel_difference)
-        if same.any():
-            yield i[same], j[same]
+    for block in near_pairs(left.phash[mine], right.phash[theirs], settings.distance):
+        for start in range(0, len(block[0]), COMPARED_PAIRS):
+            i, j = (side[start : start + COMPARED_PAIRS] for side in block)
+            same = same_picture(left.copies[mine[i]], right.copies[theirs[j]], settings.pixel_difference)
+            if same.any():
+                yield i[same], j[same]
 
 
 def _same_further_pictures(table: SignatureTable, i: int, j: int, settings: PictureSettings) -> bool:

@@ -34,7 +34,8 @@ def near_pairs(
         starts = np.searchsorted(theirs[order], np.arange((1 << BAND_BITS) + 1))
         for mask in _masks(allowed):
             wanted = mine ^ mask
-            for i, j in _expanded(starts[wanted], starts[wanted + 1], order):
+            for i, place in expanded(starts[wanted], starts[wanted + 1]):
+                j = order[place]
                 bits = left[i] ^ right[j]
                 near = np.bitwise_count(bits) <= distance
                 for earlier in range(band):  # found there already
@@ -57,10 +58,8 @@ def _masks(most_bits: int) -> tuple[int, ...]:
     )
 
 
-def _expanded(
-    first: np.ndarray, last: np.ndarray, order: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(i, order[first[i]]), …, (i, order[last[i] - 1]) for every i, a block at a time."""
+def expanded(first: np.ndarray, last: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(i, first[i]), …, (i, last[i] - 1) for every i, a block at a time."""
     counts = last - first
     places = np.flatnonzero(counts)
     ends = np.cumsum(counts[places])
@@ -71,5 +70,5 @@ def _expanded(
         some = places[start:stop]
         i = np.repeat(some, counts[some])
         within = np.arange(len(i)) - np.repeat(np.cumsum(counts[some]) - counts[some], counts[some])
-        yield i, order[first[i] + within]
+        yield i, first[i] + within
         start = stop

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mixed_r1_ray.data import images, record_files, schema
+from mixed_r1_ray.data import images, reader, record_files, schema
 from mixed_r1_ray.data.engine import looks, texts
 from mixed_r1_ray.data.engine.looks import COPY_BYTES, look_at
 from mixed_r1_ray.data.engine.texts import normalised, normalised_answer
 from mixed_r1_ray.data.images import ImageError, decode_image
+from mixed_r1_ray.data.reader import find_fault
 from mixed_r1_ray.data.record_files import InputFile, as_records, read_batches
 from mixed_r1_ray.data.schema import SCHEMA, Record
 from mixed_r1_ray.data.shards import ShardWriter, fingerprint, finished_shard, prepare_folder
 from mixed_r1_ray.data.tasks import run_tasks
-from mixed_r1_ray.types import MAX_PICTURES
 
 PART_ROWS = 1000
 BATCH_ROWS = 64  # rows with pictures in memory at once
@@ -102,13 +102,10 @@ def sign(record: Record) -> dict:
         "words": len(question.split()),
         "digests": digests,
     }
-    try:
-        if len(record.images) > MAX_PICTURES:
-            raise ImageError(f"holds {len(record.images)} pictures; the most is {MAX_PICTURES}")
-        pictures = [decode_image(picture or b"") for picture in record.images]
-    except ImageError as error:
+    fault, pictures = _usable_pictures(record)
+    if fault:
         unseen = {"answer": "", "answered": 0, "pixels": 0, "digests": [], "phashes": [], "copies": []}
-        return row | unseen | {"fault": f"images: {error}"}
+        return row | unseen | {"fault": fault}
     seen = [look_at(picture) for picture in pictures]
     size = pictures[0].shape[1::-1] if pictures else None
     answer = normalised_answer(record.reward_type, record.answer, size)
@@ -120,6 +117,17 @@ def sign(record: Record) -> dict:
         "copies": [look.copy for look in seen],
         "fault": None,
     }
+
+
+def _usable_pictures(record: Record) -> tuple[str | None, list[np.ndarray]]:
+    """Why training would leave the record out, or its decoded pictures."""
+    lengths = [len(picture or b"") for picture in record.images]
+    if found := find_fault(record.to_row() | {"image_bytes": lengths}, set()):
+        return ": ".join(found), []
+    try:
+        return None, [decode_image(picture) for picture in record.images]
+    except ImageError as error:
+        return f"images: {error}", []
 
 
 def _plan(files: Sequence[InputFile], folder: Path) -> Iterator[SignaturePart]:
@@ -145,5 +153,5 @@ def _hash(*values: str | bytes) -> int:
 @lru_cache(maxsize=1)
 def _code_version() -> str:
     """Changes with the rules by which signatures are made."""
-    modules = (looks, texts, images, record_files, schema)
+    modules = (looks, texts, images, reader, record_files, schema)
     return fingerprint(*(Path(name).read_bytes() for name in (__file__, *(one.__file__ for one in modules))))
