@@ -42,15 +42,20 @@ def connected(config: Config, say: Callable[[str], None]) -> Iterator[Placement]
             _start_here(config)
     try:
         stop.raise_if_requested()
-        nodes = ray_nodes(config)
-        if config.cluster.nodes and len(nodes) < config.cluster.nodes:
-            raise UserError(f"cluster.nodes={config.cluster.nodes}, but Ray has {len(nodes)}; wait for the others to join")
-        placement = place(make_plan(config), nodes)
-        for doubt in check_memory(config, placement):
-            say(doubt)
-        yield placement
+        yield preflight(config, say)
     finally:
         ray.shutdown()
+
+
+def preflight(config: Config, say: Callable[[str], None]) -> Placement:
+    """The run's plan on the nodes that Ray has. Raises UserError for what they cannot hold, says what they may not."""
+    nodes = ray_nodes(config)
+    if config.cluster.nodes and len(nodes) < config.cluster.nodes:
+        raise UserError(f"cluster.nodes={config.cluster.nodes}, but Ray has {len(nodes)}; wait for the others to join")
+    placement = place(make_plan(config), nodes)
+    for doubt in check_memory(config, placement):
+        say(doubt)
+    return placement
 
 
 def ray_nodes(config: Config) -> tuple[Node, ...]:
