@@ -68,6 +68,11 @@ def test_workers_without_gpus_are_spread():
     assert max(placement.nodes_of("reward").values()) == 1
 
 
+def test_a_placement_says_who_is_where():
+    text = str(placed(nodes(3, gpus=4), "data.num_workers=1", "reward.num_workers=1", "learner.num_workers=4"))
+    assert text == "n0: 4 learner; n1: 3 rollout, 1 reference; n2: 1 data, 1 reward"
+
+
 def test_without_gpus_engines_of_three_nodes_are_apart():
     three = nodes(3, gpus=0, cpus=2)
     placement = placed(three, "rollout.num_workers=2", "learner.num_workers=2", "reward.num_workers=3", conf="quickstart")

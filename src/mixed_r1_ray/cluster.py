@@ -28,9 +28,8 @@ LEAST_CPUS = 0.001  # Ray reserves no bundle of nothing
 def connected(config: Config, say: Callable[[str], None]) -> Iterator[Placement]:
     """A connection to Ray for the length of the block, and where on it the run's actors go.
 
-    Raises UserError where the cluster is too small.
-
-    A cluster that was started here ends with the block, and with it every actor.
+    Raises UserError where the cluster is too small. A cluster that was started here ends with the block, and with it
+    every actor.
     """
     address = cluster_address(config)
     say(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
@@ -53,6 +52,8 @@ def preflight(config: Config, say: Callable[[str], None]) -> Placement:
     if config.cluster.nodes and len(nodes) < config.cluster.nodes:
         raise UserError(f"cluster.nodes={config.cluster.nodes}, but Ray has {len(nodes)}; wait for the others to join")
     placement = place(make_plan(config), nodes)
+    if len(nodes) > 1:
+        say(f"placing {placement}")
     for doubt in check_memory(config, placement):
         say(doubt)
     return placement

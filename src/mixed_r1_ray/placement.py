@@ -34,6 +34,13 @@ class Placement:
     bundles: tuple[Bundle, ...]
     seats: tuple[int, ...]
 
+    def __str__(self) -> str:
+        counters = {role.name: self.nodes_of(role.name) for role in self.plan.roles}
+        return "; ".join(
+            f"{node.name}: " + (", ".join(f"{count[index]} {role}" for role, count in counters.items() if count[index]) or "none")
+            for index, node in enumerate(self.nodes)
+        )
+
     def bundle_of(self, role: str, number: int) -> int:
         """Index of the bundle that holds this actor."""
         return next(index for index, bundle in enumerate(self.bundles) if (role, number) in bundle.actors)
