@@ -1,8 +1,8 @@
-"""The step-time model of docs/scale.md: its prediction to a thousand GPUs, its rates on this machine, its error on a run.
+"""The step-time model of docs/scale.md: its prediction to a thousand GPUs, this machine's rates, its error on a run.
 
-    python benchmarks/scale.py predict [conf=internvl_8b key=value …]   weak scaling: what each part takes, what saturates
+    python benchmarks/scale.py predict [conf=internvl_8b key=value …]   what each part takes as a run grows
     python benchmarks/scale.py machine                                  rates of this machine; starts Ray here
-    python benchmarks/scale.py error runs/NAME [key=value …]            prediction for a run on this CPU, and what it took
+    python benchmarks/scale.py error runs/NAME [key=value …]            a run on this CPU: predicted and measured
 
 `predict` repeats the configuration's GPUs and prompts k times. `error` wants a run without GPUs, not resumed; it
 measures this machine's rates first, and leaves the run's first steps out.
@@ -125,7 +125,8 @@ def machine() -> tuple[Device, HostRates]:
     target = np.empty_like(source)
     copied = 2 * source.nbytes / _seconds(lambda: np.copyto(target, source))  # read and written
     group, put = _ray_rates()
-    host = HostRates(decode_step_s=0.0, microbatch_s=0.0, group_driver_s=group, object_put_rate=put, patch_s=_patch_seconds())
+    nothing = {"decode_step_s": 0.0, "microbatch_s": 0.0}
+    host = HostRates(group_driver_s=group, object_put_rate=put, patch_s=_patch_seconds(), **nothing)
     return Device("this CPU", 0.0, copied, flops, copied, copied, copied), host
 
 

@@ -122,7 +122,7 @@ def reserve(placement: Placement):
     if not group.wait(RESERVE_DEADLINE_S):
         free, needed = ray.available_resources(), placement.plan.needed()
         terms = ", ".join(f"{needed[name]:g} {name}s needed, {free.get(name, 0):g} free" for name in needed)
-        raise UserError(f"the cluster did not grant this run's actors within {RESERVE_DEADLINE_S:g} s: {terms} on all nodes")
+        raise UserError(f"the cluster did not grant this run's actors within {RESERVE_DEADLINE_S:g} s: {terms} in all")
     return group
 
 
@@ -141,18 +141,21 @@ def create_actors(config: Config, placement: Placement, splits: dict[str, str]) 
         "learner": LearnerWorker,
         "reference": ReferenceWorker,
     }
-    pools = seated(placement, reserve(placement), classes, lambda name: (config, splits) if name == "data" else (config,))
+    arguments = dict.fromkeys(classes, (config,)) | {"data": (config, splits)}
+    pools = seated(placement, reserve(placement), classes, arguments)
     return Actors(**{name: pools.get(name, []) for name in classes})
 
 
-def seated(placement: Placement, group, classes: Mapping[str, Any], arguments: Callable[[str], tuple]) -> dict[str, list]:
+def seated(
+    placement: Placement, group, classes: Mapping[str, Any], arguments: Mapping[str, tuple]
+) -> dict[str, list]:
     """Role -> its actors, each in its bundle of the placement group."""
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     def actor(role: Role, number: int):
         seat = PlacementGroupSchedulingStrategy(group, placement.bundle_of(role.name, number))
         options = {"num_cpus": role.cpus, "num_gpus": role.gpus, "scheduling_strategy": seat}
-        return classes[role.name].options(**options).remote(*arguments(role.name))
+        return classes[role.name].options(**options).remote(*arguments[role.name])
 
     return {role.name: [actor(role, number) for number in range(role.count)] for role in placement.plan.roles}
 

@@ -41,7 +41,8 @@ def main() -> None:
     try:
         placement = cluster.preflight(CONFIG, print)
         group = cluster.reserve(placement)
-        actors = cluster.seated(placement, group, {role.name: Where for role in placement.plan.roles}, lambda name: ())
+        names = [role.name for role in placement.plan.roles]
+        actors = cluster.seated(placement, group, dict.fromkeys(names, Where), dict.fromkeys(names, ()))
         found = {name: ray.get([actor.here.remote() for actor in pool], timeout=120) for name, pool in actors.items()}
         planned = {name: [placement.node_of(name, n).ray_id for n in range(len(pool))] for name, pool in found.items()}
         cluster.RESERVE_DEADLINE_S = 1.0
