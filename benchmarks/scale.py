@@ -1,8 +1,8 @@
-"""The step-time model of docs/scale.md: its prediction to a thousand GPUs, its rates on this machine, its error on a run.
+"""The step-time model of docs/scale.md: its prediction to a thousand GPUs, this machine's rates, its error on a run.
 
-    python benchmarks/scale.py predict [conf=internvl_8b key=value …]   weak scaling: what each part takes, what saturates
+    python benchmarks/scale.py predict [conf=internvl_8b key=value …]   what each part takes as a run grows
     python benchmarks/scale.py machine                                  rates of this machine; starts Ray here
-    python benchmarks/scale.py error runs/NAME [key=value …]            prediction for a run on this CPU, and what it took
+    python benchmarks/scale.py error runs/NAME [key=value …]            a run on this CPU: predicted and measured
 
 `predict` repeats the configuration's GPUs and prompts k times. `error` wants a run without GPUs, not resumed; it
 measures this machine's rates first, and leaves the run's first steps out.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,39 +30,66 @@ from mixed_r1_ray.estimate import step_model
 from mixed_r1_ray.placement import place, stated_nodes
 from mixed_r1_ray.scale.architecture import read_architecture
 from mixed_r1_ray.scale.hardware import Device, Efficiency, HostRates
-from mixed_r1_ray.scale.step_time import StepModel
+from mixed_r1_ray.scale.step_time import Phase, StepModel
 
 TIMES = (1, 8, 32, 125)  # of 8 GPUs: 8, 64, 256 and 1,000
+MOST_TIMES = 400  # 3,200 GPUs
 WARM_UP_STEPS = 5
 
 
 def predict(words: list[str]) -> None:
-    """One column for each size, one line for each part."""
+    """Tables for prompts that grow with the GPUs and for prompts that do not, and where parts come to weigh."""
     base = load_config(words or ["conf=internvl_8b"])
-    models = [_scaled(base, times) for times in TIMES]
-    table = Table("seconds a step", *(f"{_gpus(base) * times:,} GPUs" for times in TIMES), title_justify="left")
+    _show([_scaled(base, times) for times in TIMES], "prompts grow with the GPUs: seconds a step")
+    ranks = [times for times in TIMES if base.learner.num_workers * times <= base.rollout.prompts_per_step]
+    _show([_scaled(base, times, same_prompts=True) for times in ranks], "the same prompts on more GPUs: seconds a step")
+    marks: dict[str, Callable[[dict[str, Phase]], bool]] = {
+        "sync takes a tenth of the step": lambda part: part["sync"].seconds > 0.1 * _sum(part),
+        "the driver is busy as long as engines generate": lambda part: _work(part["driver"]) > part["generate"].seconds,
+        "collectives outlast the learner's arithmetic": lambda part: part["learn"].bound == "collectives",
+        "pictures take as long as the step": lambda part: part["data"].seconds > 0,
+    }
+    for what, reached in marks.items():
+        times = 1 + bisect_right(range(1, MOST_TIMES + 1), False, key=lambda times: reached(_phases(base, times)))
+        gpus = f"{min(times, MOST_TIMES) * _gpus(base):,} GPUs"
+        print(f"{what}: from {gpus} on" if times <= MOST_TIMES else f"{what}: not up to {gpus}")
+
+
+def _phases(base: Config, times: int) -> dict[str, Phase]:
+    return {phase.name: phase for phase in _scaled(base, times).phases()}
+
+
+def _sum(phases: dict[str, Phase]) -> float:
+    return sum(phase.seconds for phase in phases.values())
+
+
+def _work(phase: Phase) -> float:
+    return sum(phase.busy.values())
+
+
+def _show(models: list[StepModel], title: str) -> None:
+    columns = [f"{_gpus(model.config):,} GPUs" for model in models]
+    table = Table("", *columns, title=title, title_justify="left")
     for name, *values in _lines(models):
-        table.add_row(name, *(f"{value:,.2f}" for value in values))
+        if any(value >= 0.005 for value in values):
+            table.add_row(name, *(f"{value:,.2f}" for value in values))
+    table.add_row("samples/s", *(f"{model.work.samples / model.seconds():,.1f}" for model in models))
     Console(width=120).print(table)
-    for times, model in zip(TIMES, models, strict=True):
-        worst = max(model.phases(), key=lambda phase: phase.seconds)
-        prompts, samples = model.work.prompts, model.work.samples
-        rate = samples / model.seconds()
-        print(f"{_gpus(base) * times:5,} GPUs: {prompts:6,} prompts a step, {rate:7.1f} samples/s, most in {worst.name}")
 
 
 def _gpus(config: Config) -> int:
     return round(make_plan(config).needed()["GPU"])
 
 
-def _scaled(base: Config, times: int) -> StepModel:
+def _scaled(base: Config, times: int, same_prompts: bool = False) -> StepModel:
     """Engines, learners, references, workers and prompts `times` as many, on nodes of `cluster.gpus_per_node`."""
     grown = {
         name: replace(section, num_workers=section.num_workers * times)
         for name in ("data", "rollout", "reward", "learner", "reference")
         for section in [getattr(base, name)]
     }
-    grown["rollout"] = replace(grown["rollout"], prompts_per_step=base.rollout.prompts_per_step * times)
+    prompts = base.rollout.prompts_per_step * (1 if same_prompts else times)
+    grown["rollout"] = replace(grown["rollout"], prompts_per_step=prompts)
     nodes = -(-_gpus(base) * times // base.cluster.gpus_per_node)
     config = replace(base, **grown, cluster=replace(base.cluster, nodes=nodes))
     return step_model(config, read_architecture(config.model.path), place(make_plan(config), stated_nodes(config)))
@@ -76,6 +104,13 @@ def _lines(models: list[StepModel]):
     for column in zip(*phases, strict=True):
         for part in column[0].busy:
             yield (f"  work: {column[0].name}, {part}", *(phase.busy[part] for phase in column))
+    yield ("  work: sync, from one node to all others", *(_from_one_node(model) for model in models))
+
+
+def _from_one_node(model: StepModel) -> float:
+    """Seconds of the transfer if no node passed the weights on."""
+    rate = model.host.node_network_rate * model.efficiency.object_transfer
+    return model.layout.engine_nodes_elsewhere * model.number * model.architecture.parameters / rate
 
 
 def machine() -> tuple[Device, HostRates]:
@@ -90,7 +125,8 @@ def machine() -> tuple[Device, HostRates]:
     target = np.empty_like(source)
     copied = 2 * source.nbytes / _seconds(lambda: np.copyto(target, source))  # read and written
     group, put = _ray_rates()
-    host = HostRates(decode_step_s=0.0, microbatch_s=0.0, group_driver_s=group, object_put_rate=put, patch_s=_patch_seconds())
+    nothing = {"decode_step_s": 0.0, "microbatch_s": 0.0}
+    host = HostRates(group_driver_s=group, object_put_rate=put, patch_s=_patch_seconds(), **nothing)
     return Device("this CPU", 0.0, copied, flops, copied, copied, copied), host
 
 

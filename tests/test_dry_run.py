@@ -12,7 +12,10 @@ from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.main import main
 from mixed_r1_ray.memory_plan import Load, judge
 
-ONE = ["cluster.nodes=1", "cluster.gpus_per_node=1", "cluster.share_gpus=true", "rollout.num_workers=1", "learner.num_workers=1"]
+ONE = [
+    *("cluster.nodes=1", "cluster.gpus_per_node=1", "cluster.share_gpus=true"),
+    *("rollout.num_workers=1", "learner.num_workers=1"),
+]
 EIGHT = ["cluster.nodes=1"]
 SIXTY_FOUR = [
     *("cluster.nodes=8", "rollout.num_workers=24", "learner.num_workers=32", "reference.num_workers=8"),

@@ -44,14 +44,15 @@ def test_an_engine_over_several_gpus_stays_inside_a_node():
 
 
 def test_too_few_gpus_in_all_are_refused_with_the_sum():
-    with pytest.raises(UserError, match=r"rollout 8 x 2 \+ learner 7 x 1 \+ reference 1 x 1 = 24 GPUs needed, 16 available"):
+    with pytest.raises(UserError) as caught:
         placed(nodes(2), "rollout.num_workers=8", "rollout.gpus_per_worker=2", "learner.num_workers=7")
+    assert "rollout 8 x 2 + learner 7 x 1 + reference 1 x 1 = 24 GPUs needed, 16 available" in str(caught.value)
 
 
 def test_an_actor_that_fits_no_node_is_named_with_what_is_left():
     with pytest.raises(UserError) as caught:
         placed(nodes(4, gpus=0, cpus=1), "rollout.cpus_per_worker=1.5", conf="quickstart")
-    assert str(caught.value).startswith("rollout[0] needs 0 GPUs and 1.5 CPUs on one node; left on the nodes when its turn")
+    assert str(caught.value).startswith("rollout[0] needs 0 GPUs and 1.5 CPUs on one node; left on the nodes when ")
     assert "lower rollout.cpus_per_worker" in str(caught.value)
 
 
@@ -68,9 +69,15 @@ def test_workers_without_gpus_are_spread():
     assert max(placement.nodes_of("reward").values()) == 1
 
 
+def test_a_placement_says_who_is_where():
+    text = str(placed(nodes(3, gpus=4), "data.num_workers=1", "reward.num_workers=1", "learner.num_workers=4"))
+    assert text == "n0: 4 learner; n1: 3 rollout, 1 reference; n2: 1 data, 1 reward"
+
+
 def test_without_gpus_engines_of_three_nodes_are_apart():
     three = nodes(3, gpus=0, cpus=2)
-    placement = placed(three, "rollout.num_workers=2", "learner.num_workers=2", "reward.num_workers=3", conf="quickstart")
+    words = ["rollout.num_workers=2", "learner.num_workers=2", "reward.num_workers=3"]
+    placement = placed(three, *words, conf="quickstart")
     assert max(placement.nodes_of("rollout").values()) == 1 and len(placement.nodes_of("learner")) == 1
     assert len(placement.nodes_of("reward")) == 3
 

@@ -43,16 +43,26 @@ def connected(config: Config, say: Callable[[str], None], roles: Sequence[str] =
             _start_here(config)
     try:
         stop.raise_if_requested()
-        nodes = ray_nodes(config)
-        if config.cluster.nodes and len(nodes) < config.cluster.nodes:
-            raise UserError(f"cluster.nodes={config.cluster.nodes}, but Ray has {len(nodes)}; wait for the others to join")
-        plan = make_plan(config)
-        placement = place(plan.only(*roles) if roles else plan, nodes)
-        for doubt in check_memory(config, placement):
-            say(doubt)
-        yield placement
+        yield preflight(config, say, roles)
     finally:
         ray.shutdown()
+
+
+def preflight(config: Config, say: Callable[[str], None], roles: Sequence[str] = ()) -> Placement:
+    """The run's plan on the nodes that Ray has. Raises UserError for what they cannot hold, says what they may not.
+
+    roles: all that will be started, by name; a training run's by default.
+    """
+    nodes = ray_nodes(config)
+    if config.cluster.nodes and len(nodes) < config.cluster.nodes:
+        raise UserError(f"cluster.nodes={config.cluster.nodes}, but Ray has {len(nodes)}; wait for the others to join")
+    plan = make_plan(config)
+    placement = place(plan.only(*roles) if roles else plan, nodes)
+    if len(nodes) > 1:
+        say(f"placing {placement}")
+    for doubt in check_memory(config, placement):
+        say(doubt)
+    return placement
 
 
 def ray_nodes(config: Config) -> tuple[Node, ...]:
@@ -118,7 +128,7 @@ def reserve(placement: Placement):
     if not group.wait(RESERVE_DEADLINE_S):
         free, needed = ray.available_resources(), placement.plan.needed()
         terms = ", ".join(f"{needed[name]:g} {name}s needed, {free.get(name, 0):g} free" for name in needed)
-        raise UserError(f"the cluster did not grant this run's actors within {RESERVE_DEADLINE_S:g} s: {terms} on all nodes")
+        raise UserError(f"the cluster did not grant this run's actors within {RESERVE_DEADLINE_S:g} s: {terms} in all")
     return group
 
 
@@ -139,18 +149,21 @@ def create_actors(config: Config, placement: Placement, data_worker: type, *data
         "learner": LearnerWorker,
         "reference": ReferenceWorker,
     }
-    pools = seated(placement, reserve(placement), classes, lambda name: (config, *data) if name == "data" else (config,))
+    arguments = dict.fromkeys(classes, (config,)) | {"data": (config, *data)}
+    pools = seated(placement, reserve(placement), classes, arguments)
     return Actors(**{name: pools.get(name, []) for name in classes})
 
 
-def seated(placement: Placement, group, classes: Mapping[str, Any], arguments: Callable[[str], tuple]) -> dict[str, list]:
+def seated(
+    placement: Placement, group, classes: Mapping[str, Any], arguments: Mapping[str, tuple]
+) -> dict[str, list]:
     """Role -> its actors, each in its bundle of the placement group."""
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     def actor(role: Role, number: int):
         seat = PlacementGroupSchedulingStrategy(group, placement.bundle_of(role.name, number))
         options = {"num_cpus": role.cpus, "num_gpus": role.gpus, "scheduling_strategy": seat}
-        return classes[role.name].options(**options).remote(*arguments(role.name))
+        return classes[role.name].options(**options).remote(*arguments[role.name])
 
     return {role.name: [actor(role, number) for number in range(role.count)] for role in placement.plan.roles}
 

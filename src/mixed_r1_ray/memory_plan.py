@@ -72,7 +72,10 @@ def loads(config: Config, architecture: Architecture, placement: Placement) -> l
     prints = footprints(config, architecture, device_bytes)
     kinds = {tuple(name for name, _ in bundle.actors) for bundle in placement.bundles if bundle.gpus}
     room = device_bytes - DEVICE_RESERVE if device_bytes else None
-    gpus = [Load(f"GPU of {' + '.join(kind)}", _parts(prints, dict.fromkeys(kind, 1), "device"), room) for kind in sorted(kinds)]
+    gpus = [
+        Load(f"GPU of {' + '.join(kind)}", _parts(prints, dict.fromkeys(kind, 1), "device"), room)
+        for kind in sorted(kinds)
+    ]
     return [*gpus, _fullest_host(prints, placement), _fullest_store(config, architecture, placement)]
 
 
@@ -96,6 +99,7 @@ def _fullest_host(prints: Mapping[str, Footprint], placement: Placement) -> Load
 
 def _fullest_store(config: Config, architecture: Architecture, placement: Placement) -> Load:
     stored = object_store_bytes(config, architecture, len(placement.nodes_of("data")))
-    parts = {("shared", part.replace("weights", "weight version")): size for part, size in stored.items()}  # spills if full
+    # Not `weights`: a store that is full spills to disk, so nothing here is a reason to refuse.
+    parts = {("shared", part.replace("weights", "weight version")): size for part, size in stored.items()}
     sizes = [node.object_store_bytes for node in placement.nodes if node.object_store_bytes]
     return Load("fullest object store", parts, min(sizes, default=None))

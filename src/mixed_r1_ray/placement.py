@@ -34,6 +34,14 @@ class Placement:
     bundles: tuple[Bundle, ...]
     seats: tuple[int, ...]
 
+    def __str__(self) -> str:
+        counters = {role.name: self.nodes_of(role.name) for role in self.plan.roles}
+        seated = [
+            ", ".join(f"{counter[index]} {role}" for role, counter in counters.items() if counter[index])
+            for index in range(len(self.nodes))
+        ]
+        return "; ".join(f"{node.name}: {actors or 'none'}" for node, actors in zip(self.nodes, seated, strict=True))
+
     def bundle_of(self, role: str, number: int) -> int:
         """Index of the bundle that holds this actor."""
         return next(index for index, bundle in enumerate(self.bundles) if (role, number) in bundle.actors)
@@ -81,7 +89,8 @@ def place(plan: Plan, nodes: Sequence[Node]) -> Placement:
     _check_tensor_parallel(plan, nodes)
     seating = _Seating(plan, tuple(nodes))
     bundles = plan.bundles()
-    seats = {index: seating.seat(bundles[index]) for index in sorted(range(len(bundles)), key=lambda i: _turn(bundles[i]))}
+    order = sorted(range(len(bundles)), key=lambda index: _turn(bundles[index]))
+    seats = {index: seating.seat(bundles[index]) for index in order}
     return Placement(plan, tuple(nodes), bundles, tuple(seats[index] for index in range(len(bundles))))
 
 

@@ -35,10 +35,17 @@ def memory_table(loads: Sequence[Load]) -> Table:
     """The fullest places against what they have."""
     table = Table("place", "GiB at the most", "GiB there", "", title="Memory", title_justify="left")
     for load in loads:
-        verdict = "" if load.room is None else "fits" if load.fits else "may not fit" if load.certain.fits else "cannot fit"
         there = "unknown" if load.room is None else f"{load.room / GIB:.1f}"
-        table.add_row(load.place, f"{load.total / GIB:.1f}", there, verdict)
+        table.add_row(load.place, f"{load.total / GIB:.1f}", there, _verdict(load))
     return table
+
+
+def _verdict(load: Load) -> str:
+    if load.room is None:
+        return ""
+    if load.fits:
+        return "fits"
+    return "may not fit" if load.certain.fits else "cannot fit"
 
 
 def time_table(model: StepModel) -> Table:

@@ -19,4 +19,6 @@ def test_two_nodes_get_what_the_plan_says():
     assert len(set(engines)) == 3 and engines == learners  # (node, GPU) of each: its own, shared with one learner
     assert found["reference"] == engines[:1]
     assert {node for node, _ in engines} == {node for node, _ in found["data"] + found["reward"] + engines}
-    assert "the cluster did not grant" in result["refused"] and "3 GPUs needed, 1 free" in result["refused"]
+    busy, small = result["refused"]
+    assert "the cluster did not grant" in busy and "3 GPUs needed, 1 free" in busy
+    assert small == "cluster.nodes=3, but Ray has 2; wait for the others to join"

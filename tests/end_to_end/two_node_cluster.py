@@ -15,9 +15,7 @@ import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from mixed_r1_ray import cluster  # noqa: E402
-from mixed_r1_ray.cluster_plan import make_plan  # noqa: E402
 from mixed_r1_ray.errors import UserError  # noqa: E402
-from mixed_r1_ray.placement import place  # noqa: E402
 
 
 @ray.remote
@@ -27,6 +25,13 @@ class Where:
         return context.get_node_id(), context.get_accelerator_ids()["GPU"]
 
 
+def said_by(call, *arguments) -> str | None:
+    try:
+        call(*arguments)
+    except UserError as error:
+        return str(error)
+
+
 def main() -> None:
     options = {"num_cpus": 4, "num_gpus": 2, "object_store_memory": 80 * 2**20, "include_dashboard": False}
     home = {"node_ip_address": "127.0.0.1"}
@@ -34,17 +39,15 @@ def main() -> None:
     nodes.add_node(**{name: value for name, value in options.items() if name != "include_dashboard"}, **home)
     ray.init(address=nodes.address, log_to_driver=False)
     try:
-        placement = place(make_plan(CONFIG), cluster.ray_nodes(CONFIG))
+        placement = cluster.preflight(CONFIG, print)
         group = cluster.reserve(placement)
-        actors = cluster.seated(placement, group, {role.name: Where for role in placement.plan.roles}, lambda name: ())
+        names = [role.name for role in placement.plan.roles]
+        actors = cluster.seated(placement, group, dict.fromkeys(names, Where), dict.fromkeys(names, ()))
         found = {name: ray.get([actor.here.remote() for actor in pool], timeout=120) for name, pool in actors.items()}
         planned = {name: [placement.node_of(name, n).ray_id for n in range(len(pool))] for name, pool in found.items()}
         cluster.RESERVE_DEADLINE_S = 1.0
-        try:
-            cluster.reserve(placement)
-            refused = None
-        except UserError as error:
-            refused = str(error)
+        waiting = load_config(["conf=debug", "cluster.nodes=3"])
+        refused = [said_by(cluster.reserve, placement), said_by(cluster.preflight, waiting, print)]
         print(json.dumps({"found": found, "planned": planned, "refused": refused}))
     finally:
         ray.shutdown()

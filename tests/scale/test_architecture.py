@@ -73,7 +73,8 @@ def test_what_a_config_leaves_out_is_the_class_default():
 
 def test_an_unknown_name_has_no_numbers_and_an_unreadable_folder_is_named(tmp_path):
     assert read_architecture("someone/something") is None
-    for content in ("{", json.dumps({"model_type": "internvl"}), json.dumps({"model_type": "bert", "vision_config": {}})):
+    without_vision, foreign = {"model_type": "internvl"}, {"model_type": "bert", "vision_config": {}}
+    for content in ("{", json.dumps(without_vision), json.dumps(foreign)):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(UserError, match=f"{tmp_path}.*config.json"):
             read_architecture(str(tmp_path))

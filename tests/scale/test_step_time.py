@@ -16,7 +16,14 @@ from mixed_r1_ray.scale.workload import Workload
 
 LANGUAGE = Language(width=4, mlp_width=8, layers=2, heads=2, kv_heads=1, vocabulary=10, tied=False)
 VISION = Vision(
-    width=4, layers=1, parameters=100, projector_parameters=20, patches_per_token=4, values_per_patch=12, tile_tokens=1, token_pixels=16
+    width=4,
+    layers=1,
+    parameters=100,
+    projector_parameters=20,
+    patches_per_token=4,
+    values_per_patch=12,
+    tile_tokens=1,
+    token_pixels=16,
 )
 SMALL = Architecture("internvl", LANGUAGE, VISION)
 ROUND = Device("round", memory=1e9, memory_rate=1e6, flops=1e6, nvlink_rate=1e6, network_rate=1e5, host_rate=1e6)
@@ -57,7 +64,7 @@ def test_a_decode_step_reads_the_weights_once_and_every_sequences_cache():
 
 
 def test_generation_is_prefill_full_batches_and_the_tail():
-    # 12 samples on 2 engines: 6 each, 2 at once; 4 of them x 10 tokens / 2 = 20 steps full, then 20 at a mean batch of 1
+    # 12 samples on 2 engines: 6 each, 2 at once; 4 of them x 10 tokens / 2 = 20 steps full, then 20 at a mean of 1
     generate = model("rollout.max_concurrent_sequences=2").generate()
     full, tail = (720 + 2 * 13 * 16) / 1e6, (720 + 1 * 13 * 16) / 1e6
     assert generate.busy["full batches"] == pytest.approx(20 * max(full, 2 * (720 + 32 * 13) / 1e6))
@@ -87,7 +94,8 @@ def test_an_engine_over_two_gpus_decodes_twice_as_fast_where_overhead_is_nothing
 
 def test_learning_is_four_forwards_with_recomputation_three_without():
     language, vision = forward_flops(LANGUAGE, PackedRow(8, 2, 10)), vision_flops(VISION, 8)
-    for words, passes, seen in (([], 4, 1), (["learner.gradient_checkpointing=false"], 3, 1), (["learner.freeze=none"], 4, 4)):
+    stored, unfrozen = ["learner.gradient_checkpointing=false"], ["learner.freeze=none"]
+    for words, passes, seen in (([], 4, 1), (stored, 3, 1), (unfrozen, 4, 4)):
         found = model(*words).learn().busy["arithmetic"]
         assert found == pytest.approx(6 * (passes * language + seen * vision) / 2e6)
 

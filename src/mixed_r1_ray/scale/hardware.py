@@ -39,7 +39,7 @@ class Efficiency:
 
 @dataclass(frozen=True)
 class HostRates:
-    """What no accelerator's peak explains. `measured`: on the machine of docs/scale.md, command there; else a choice."""
+    """What no accelerator's peak explains. `measured`: as docs/scale.md says; else a choice."""
 
     decode_step_s: float = 0.002  # choice: scheduling, sampling and launches of one engine step
     microbatch_s: float = 0.01  # choice: packing and launches

@@ -1,7 +1,7 @@
 """Bytes that each actor of a run holds, part by part, as the code holds them.
 
-Exact: weights, gradients, optimizer (DeepSpeed ZeRO-3 shards), KV cache a token. Counted from the code, and held against
-counts in tests/scale/test_memory.py: what the backward pass keeps. Upper estimates: the rest.
+Exact: weights, gradients, optimizer (DeepSpeed ZeRO-3 shards), KV cache a token. Counted from the code, and held
+against counts in tests/scale/test_memory.py: what the backward pass keeps. Upper estimates: the rest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .hardware import GIB
 from .workload import Workload
 
 ADAM_BYTES = 12  # a trained parameter: float32 copy, two moments
-LOGITS_BYTES = 16  # a score: float32 logits, log-probabilities and two temporaries of their entropy (policy/logprobs.py)
+LOGITS_BYTES = 16  # a score: float32 logits, log-probabilities, two temporaries of their entropy (policy/logprobs.py)
 LIVE_PARAMETERS = 10**9  # DeepSpeed's stage3_max_live_parameters
 REDUCE_BUCKET = 5 * 10**8  # DeepSpeed's reduce_bucket_size, in numbers
 ENGINE_WORKSPACE = 3 * GIB  # choice: activations of a prefill, CUDA graphs, the sampler's logits
@@ -32,7 +32,8 @@ class Footprint:
 
     def on_host(self) -> Footprint:
         """The same actor without a device."""
-        return Footprint({}, {part: self.device.get(part, 0) + self.host.get(part, 0) for part in self.device | self.host})
+        parts = self.device | self.host
+        return Footprint({}, {part: self.device.get(part, 0) + self.host.get(part, 0) for part in parts})
 
 
 def footprints(config: Config, architecture: Architecture, device_bytes: float) -> dict[str, Footprint]:

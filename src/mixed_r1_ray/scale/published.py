@@ -1,4 +1,4 @@
-"""The architecture numbers of the supported checkpoints, as their config.json publishes them: for planning without a network.
+"""The architecture numbers of the supported checkpoints, as their config.json has them: for planning without a network.
 
 Sources: config.json of each repository on the Hugging Face hub. tests/scale/test_architecture.py builds each on torch's
 meta device and compares the parameter counts with those that the repositories state.

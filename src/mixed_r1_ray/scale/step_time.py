@@ -1,4 +1,4 @@
-"""Seconds of one step by phase, from peak rates: the model that docs/scale.md explains and holds against measurements."""
+"""Seconds of one step by phase, from peak rates: the model that docs/scale.md explains."""
 
 from __future__ import annotations
 
