@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from plain_forward import plain_logprobs
 
 from mixed_r1_ray.config import ModelConfig
 from mixed_r1_ray.policy.loading import load_policy
@@ -50,30 +51,6 @@ def make_case(path: str, picture_sizes=PICTURE_SIZES, **limits) -> Case:
 @pytest.fixture(scope="module")
 def case(checkpoint) -> Case:
     return make_case(checkpoint)
-
-
-def plain_logprobs(policy: PolicyModel, prompt: PromptInputs, response: np.ndarray) -> torch.Tensor:
-    """One sample as anybody would score it: the model's own forward, then a log-softmax without the media tokens."""
-    input_ids = torch.tensor([[*prompt.input_ids.tolist(), *response.tolist()]])
-    inputs = {name: torch.from_numpy(array) for name, array in prompt.pixels.items()}
-    if policy.adapter.model_type == "qwen2_5_vl" and inputs:
-        types = (torch.from_numpy(prompt.input_ids) == policy.model.config.image_token_id).int()
-        inputs["mm_token_type_ids"] = torch.nn.functional.pad(types, (0, len(response))).unsqueeze(0)
-    if hasattr(policy.model.model, "rope_deltas"):
-        policy.model.model.rope_deltas = None  # the class keeps the last call's
-    attention = torch.ones_like(input_ids)
-    logits = policy.model(input_ids=input_ids, attention_mask=attention, use_cache=False, **inputs).logits[0]
-    logits = logits[len(prompt.input_ids) - 1 : -1]
-    biased = torch.stack(
-        [
-            logits[:, v] - (100.0 if v in policy.adapter.banned_token_ids else 0.0)
-            for v in range(logits.shape[1])
-        ],
-        dim=1,
-    )
-    return (biased / TEMPERATURE).log_softmax(-1)[
-        torch.arange(len(response)), torch.from_numpy(response).long()
-    ]
 
 
 def plain(case: Case) -> torch.Tensor:
