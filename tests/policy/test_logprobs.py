@@ -10,7 +10,7 @@ import torch
 from plain_forward import plain_logprobs
 
 from mixed_r1_ray.config import ModelConfig
-from mixed_r1_ray.policy.loading import load_policy
+from mixed_r1_ray.policy.loading import freeze_parts, load_policy
 from mixed_r1_ray.policy.logprobs import PolicyModel, token_logprobs
 from mixed_r1_ray.policy.packing import pack
 from mixed_r1_ray.types import PromptInputs
@@ -168,13 +168,56 @@ def test_image_tokens_without_features_are_named_not_scattered_wrongly(case):
         case.policy(groups)
 
 
-def test_frozen_vision_gets_no_gradient_and_language_gets_the_same(case):
-    full = gradients(case.policy, packed(case).sum())
-    frozen = PolicyModel(case.policy.model, case.policy.adapter, TEMPERATURE, train_vision=False)
-    partial = gradients(frozen, packed(Case(frozen, case.prompts, case.responses)).sum())
-    assert {frozen.adapter.part_of(name) for name in partial} == {"language"}
+@pytest.fixture
+def thawed(case):
+    """Whatever a test freezes is trained again afterwards."""
+    yield case
+    freeze_parts(case.policy.model, case.policy.adapter, "none")
+
+
+@pytest.mark.parametrize(
+    ("freeze", "trained"),
+    [
+        ("none", {"vision", "projector", "language"}),
+        ("vision", {"projector", "language"}),
+        ("vision+projector", {"language"}),
+    ],
+)
+def test_frozen_parts_get_no_gradient_and_the_others_the_same_as_before(thawed, freeze, trained):
+    full = gradients(thawed.policy, packed(thawed).sum())
+    policy = frozen(thawed, freeze)
+    partial = gradients(policy, packed(Case(policy, thawed.prompts, thawed.responses)).sum())
+    expected = {name for name in full if policy.adapter.part_of(name) in trained}
+    assert partial.keys() == expected
+    assert {policy.adapter.part_of(name) for name in expected} == trained
     for name, gradient in partial.items():
         torch.testing.assert_close(gradient, full[name], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "tower", "projector"),
+    [("none", True, True), ("vision", False, True), ("vision+projector", False, False)],
+)
+def test_a_frozen_tower_leaves_no_graph(thawed, freeze, tower, projector):
+    """Activations are kept only of what comes behind the first trained parameter."""
+    policy, kept = frozen(thawed, freeze), {}
+
+    def watch(part: str):
+        return lambda module, inputs, output: kept.update({part: output.grad_fn is not None})
+
+    vision = policy.model.model.vision_tower if policy.adapter.model_type == "internvl" else policy.model.model.visual
+    last = vision.encoder.layer[-1].mlp if policy.adapter.model_type == "internvl" else vision.blocks[-1].mlp
+    behind = policy.model.model.multi_modal_projector if policy.adapter.model_type == "internvl" else vision.merger
+    hooks = [last.register_forward_hook(watch("tower")), behind.register_forward_hook(watch("projector"))]
+    packed(Case(policy, thawed.prompts, thawed.responses))
+    for hook in hooks:
+        hook.remove()
+    assert kept == {"tower": tower, "projector": projector}
+
+
+def frozen(case: Case, freeze: str) -> PolicyModel:
+    train_vision = freeze_parts(case.policy.model, case.policy.adapter, freeze)
+    return PolicyModel(case.policy.model, case.policy.adapter, TEMPERATURE, train_vision)
 
 
 def test_token_logprobs_equal_the_float64_formula():
