@@ -178,6 +178,8 @@ def test_a_wrong_word_is_refused_by_key_value_and_what_was_expected(word, said):
             ["algo.rollout_correction=token", "algo.rollout_correction_min=0.5"],
             "algo.rollout_correction_min 0.5 is the lower end of mask's band",
         ),
+        (["learner.lora_rank=8", "learner.freeze=vision"], "learner.freeze vision asks for more"),
+        (["learner.lora_alpha=8"], "learner.lora_alpha 8 scales adapters, but learner.lora_rank is 0"),
     ],
 )
 def test_contradictions_show_their_arithmetic(words, said):

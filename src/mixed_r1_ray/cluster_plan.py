@@ -86,13 +86,18 @@ class Plan:
         )
 
 
+def has_reference_worker(config: Config) -> bool:
+    """A model of its own: under LoRA the reference is the policy without its adapters, which the learners hold."""
+    return config.algo.beta > 0 and config.learner.lora_rank == 0
+
+
 def make_plan(config: Config) -> Plan:
     """The actors that `config` asks for."""
     c = config
     gpu_roles = [
         c.rollout.gpus_per_worker,
         c.learner.gpus_per_worker,
-        c.algo.beta > 0 and c.reference.gpus_per_worker,
+        has_reference_worker(c) and c.reference.gpus_per_worker,
     ]
     sharers = sum(1 for gpus in gpu_roles if gpus) if c.cluster.share_gpus else 1
 
@@ -117,7 +122,7 @@ def make_plan(config: Config) -> Plan:
             "update the policy (ZeRO-3)",
         ),
     ]
-    if c.algo.beta > 0:
+    if has_reference_worker(c):
         gpus = share(c.reference.gpus_per_worker)
         roles.append(Role("reference", 1, c.reference.cpus_per_worker, gpus, "log-probabilities for KL"))
     return Plan(tuple(roles))
