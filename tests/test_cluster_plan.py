@@ -45,6 +45,10 @@ def test_no_reference_without_kl():
     assert plan_of("algo.beta=0").role("reference") is None
 
 
+def test_under_lora_the_learners_are_the_reference():
+    assert plan_of("learner.lora_rank=8").role("reference") is None
+
+
 def test_shortage_shows_terms_sum_what_is_there_and_what_to_lower():
     plan = plan_of("rollout.num_workers=3", "rollout.cpus_per_worker=0.5", "learner.cpus_per_worker=1")
     with pytest.raises(UserError) as caught:

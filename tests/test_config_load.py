@@ -208,6 +208,8 @@ def test_a_wrong_word_is_refused_by_key_value_and_what_was_expected(word, said):
             "algo.max_staleness 1 generates while the learners work, but with cluster.share_gpus they take turns",
         ),
         (["algo.max_refills=2"], "algo.max_refills 2 bounds algo.dynamic_sampling, which is off"),
+        (["learner.lora_rank=8", "learner.freeze=vision"], "learner.freeze vision asks for more"),
+        (["learner.lora_alpha=8"], "learner.lora_alpha 8 scales adapters, but learner.lora_rank is 0"),
     ],
 )
 def test_contradictions_show_their_arithmetic(words, said):

@@ -9,6 +9,7 @@ import pytest
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.guard import Guard, NumericsError
+from mixed_r1_ray.types import Group, Rollout
 
 GUARD = Guard(max_logprob_mismatch=1e-4, max_initial_kl=1e-6)
 
@@ -62,6 +63,25 @@ def test_zero_kl_passes(kl):
 def test_kl_before_any_update_stops(kl):
     with pytest.raises(NumericsError, match=r"before any update.*guard\.max_initial_kl"):
         GUARD.check_initial_kl(kl)
+
+
+def test_the_message_ends_with_the_cause_where_one_was_found():
+    with pytest.raises(NumericsError, match=r"Cause: stale weights\.$"):
+        GUARD.check_mismatch(3, 0.7, "p7", "stale weights")
+
+
+def group(*responses: list[int]) -> Group:
+    rollouts = tuple(
+        Rollout(number, np.array(tokens, np.int32), np.zeros(len(tokens), np.float32), np.zeros(0, np.int32), "", True)
+        for number, tokens in enumerate(responses)
+    )
+    return Group("p7", np.zeros(3, np.int32), rollouts)
+
+
+def test_a_media_token_in_a_response_stops_and_is_named():
+    GUARD.check_media_tokens(group([5, 6], [7]), (3, 4))
+    with pytest.raises(NumericsError, match=r"'p7': sample 1 holds media token 4\..* does not ban media tokens"):
+        GUARD.check_media_tokens(group([5, 6], [7, 4, 3]), (3, 4))
 
 
 def test_equal_prompt_tokens_pass_whatever_their_integer_type():

@@ -111,6 +111,11 @@ class Plan:
         )
 
 
+def has_reference_worker(config: Config) -> bool:
+    """A model of its own: under LoRA the reference is the policy without its adapters, which the learners hold."""
+    return config.algo.beta > 0 and config.learner.lora_rank == 0
+
+
 def make_plan(config: Config) -> Plan:
     """The actors that `config` asks for."""
     sections = {
@@ -120,7 +125,7 @@ def make_plan(config: Config) -> Plan:
         "learner": (config.learner, "update the policy (ZeRO-3)"),
         "reference": (config.reference, "log-probabilities for KL"),
     }
-    if config.algo.beta == 0:
+    if not has_reference_worker(config):
         del sections["reference"]
     gpus = {name: getattr(section, "gpus_per_worker", 0) for name, (section, _) in sections.items()}
     sharers = sum(1 for number in gpus.values() if number) if config.cluster.share_gpus else 1

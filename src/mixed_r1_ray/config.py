@@ -193,6 +193,10 @@ class LearnerConfig:
     microbatch_tokens: Count = 8192
     #: Parts that are not trained.
     freeze: Literal["none", "vision", "vision+projector"] = "none"
+    #: LoRA: rank of an adapter on every linear layer of the language model, which is then all that is trained; 0: none.
+    lora_rank: Whole = 0
+    #: Its outputs are scaled by lora_alpha / lora_rank.
+    lora_alpha: Positive = 32.0
     #: Recompute activations in the backward pass.
     gradient_checkpointing: bool = False
     #: Keep gradients and AdamW's state in host memory, and update there: slower, for fewer or smaller GPUs.
@@ -227,7 +231,7 @@ class AlgoConfig:
     clip_ratio_c: Annotated[float, Bounds(above=1)] | None = None
     #: cispo: the cap on the ratio, as such (TRL's epsilon_high; verl's is 1 + clip_ratio_high).
     cispo_ratio_max: Annotated[float, Bounds(least=1)] = 5.0
-    #: Weight of KL(policy || reference) in the loss; 0 starts no reference.
+    #: Weight of KL(policy || reference) in the loss; 0 starts no reference, LoRA neither: it is the policy without adapter.
     beta: NonNegative = 0.04
     #: Its estimator. On-policy k2 has its gradient; k3 that of KL(reference || policy); k1 none.
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"

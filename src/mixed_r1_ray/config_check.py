@@ -6,7 +6,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path, PurePath
 
-from .config import Config
+from .config import Config, LearnerConfig
 from .config_check_algo import ALGO_CHECKS
 from .types import REWARD_TYPES
 
@@ -94,6 +94,18 @@ def _custom_file_exists(config: Config) -> str | None:
     return None
 
 
+def _lora_leaves_the_rest_alone(config: Config) -> str | None:
+    learner, default = config.learner, LearnerConfig()
+    if learner.lora_rank > 0 and learner.freeze != "vision+projector":
+        return (
+            f"learner.lora_rank {learner.lora_rank} trains adapters of the language model and nothing else, but "
+            f"learner.freeze {learner.freeze} asks for more; set learner.freeze=vision+projector"
+        )
+    if learner.lora_rank == 0 and learner.lora_alpha != default.lora_alpha:
+        return f"learner.lora_alpha {learner.lora_alpha:g} scales adapters, but learner.lora_rank is 0; set that, too"
+    return None
+
+
 def _pixels_in_order(config: Config) -> str | None:
     least, most = config.model.min_pixels, config.model.max_pixels
     if least is not None and most is not None and least > most:
@@ -169,6 +181,7 @@ CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _reward_is_not_zero,
     _custom_types_are_types,
     _custom_file_exists,
+    _lora_leaves_the_rest_alone,
     _pixels_in_order,
     _template_asks_the_question,
     _evaluation_has_data,

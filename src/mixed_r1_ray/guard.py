@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.types import Group
 
 LOGPROB_MISMATCH = {"float32": 1e-4, "bfloat16": 1.0}  # max |engine - trainer|, nats
+UNTRIED = "stale weights in the engine, another temperature, other pictures or position ids look like this"
 INITIAL_KL = {"float32": 1e-6, "bfloat16": 1e-2}
 
 
@@ -33,13 +36,16 @@ class Guard:
             config.algo.max_staleness,
         )
 
-    def check_mismatch(self, step: int, mismatch: float, prompt_id: str) -> None:
+    def allows(self, mismatch: float) -> bool:
+        """Whether a |engine - trainer| log-probability is within the limit; NaN never is."""
+        return mismatch <= self.max_logprob_mismatch
+
+    def check_mismatch(self, step: int, mismatch: float, prompt_id: str, cause: str = UNTRIED) -> None:
         """Engine and trainer must give a sampled token the same log-probability."""
-        if not mismatch <= self.max_logprob_mismatch:  # NaN fails too
+        if not self.allows(mismatch):
             raise NumericsError(
                 f"step {step}: engine and trainer log-probabilities differ by {mismatch:.3g} on prompt {prompt_id!r} "
-                f"(allowed {self.max_logprob_mismatch:.3g}, guard.max_logprob_mismatch). Stale weights in the engine, "
-                "another temperature, other pictures or position ids look like this."
+                f"(allowed {self.max_logprob_mismatch:.3g}, guard.max_logprob_mismatch). Cause: {cause}."
             )
 
     def check_version(self, step: int, prompt_id: str, version: int, scheduled: int) -> None:
@@ -58,6 +64,16 @@ class Guard:
                 f"step {step}: a token of prompt {prompt_id!r} comes from weight version {oldest_version}, {behind} "
                 f"behind the policy's {step - 1} (algo.max_staleness {self.max_staleness})."
             )
+
+    def check_media_tokens(self, group: Group, banned_token_ids: Sequence[int]) -> None:
+        """A response must hold no token that stands for a picture: the trainer would look for the picture."""
+        for rollout in group.rollouts:
+            said = [int(token) for token in rollout.token_ids if token in banned_token_ids]
+            if said:
+                raise NumericsError(
+                    f"prompt {group.prompt_id!r}: sample {rollout.sample_index} holds media token {said[0]}. Cause: "
+                    "the engine does not ban media tokens (logit_bias was lost on the way)."
+                )
 
     def check_initial_kl(self, kl: float) -> None:
         """Before the first update, policy and reference are one model."""

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mixed_r1_ray.diagnosis import Diagnosis, mismatch
 from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.policy.group import LearnerGroup
 from mixed_r1_ray.remote import fetch
-from mixed_r1_ray.rollout.pool import RolloutPool
-from mixed_r1_ray.types import Group, Prompt, SamplingConfig
+from mixed_r1_ray.rollout.pool import FinishedGroup, RolloutPool
+from mixed_r1_ray.types import Prompt, Reading, SamplingConfig
 
 PROBE_TOKENS = 16
 
@@ -21,20 +22,34 @@ def prove(
     """Samples a few short answers and compares their log-probabilities; returns the largest difference.
 
     Every engine checks the prompt tokens while it generates, and every forward that image tokens match image features.
-    At step 0 the reference must agree as well. Raises NumericsError naming the prompt.
+    The trainer reads all prompts in one batch, laid out as it learns from them. At step 0 the reference must agree as
+    well. Raises NumericsError naming the prompt and the likeliest cause.
     """
-    sampling = SamplingConfig(num_samples=2, max_new_tokens=PROBE_TOKENS)
-    worst = 0.0
-    for finished in rollout.generate(prompts, sampling, step):
-        prompt = finished.prompt
-        group: Group = fetch(finished.group, what="probe responses", deadline_s=60.0)
-        engine = np.concatenate([sample.logprobs for sample in group.rollouts])
-        trainer = np.concatenate(learners.logprobs(prompt, [sample.token_ids for sample in group.rollouts]))
-        difference = float(np.abs(engine - trainer).max())
-        guard.check_mismatch(step, difference, prompt.prompt_id)
-        if step == 0 and references:
-            judged = references[0].logprobs.remote(prompt.inputs, finished.group)
-            reference = np.concatenate(fetch(judged, what="reference judging a probe", deadline_s=600.0))
-            guard.check_initial_kl(float(np.mean(np.expm1(reference - trainer) - (reference - trainer))))
-        worst = max(worst, difference)
-    return worst
+    temperature = learners.config.rollout.temperature
+    sampling = SamplingConfig(num_samples=2, max_new_tokens=PROBE_TOKENS, temperature=temperature)
+    groups = list(rollout.generate(prompts, sampling, step))
+    trainer = learners.logprobs(groups)
+    differences = mismatch(groups, trainer)
+    worst = [float(difference.max()) for difference in differences]
+    number = int(np.argmax(worst))
+    if not guard.allows(worst[number]):
+        cause = Diagnosis(groups, differences, rollout, learners, guard).cause(sampling, step)
+        guard.check_mismatch(step, worst[number], groups[number].prompt.prompt_id, cause)
+    if step == 0:
+        _check_reference(groups, trainer, references, learners, guard)
+    return worst[number]
+
+
+def _check_reference(
+    groups: Sequence[FinishedGroup], trainer: Sequence[np.ndarray], references: Sequence, learners: LearnerGroup, guard: Guard
+) -> None:
+    """Where there is one: an actor, or under LoRA the learners' model without its adapters."""
+    if references:
+        judged = [references[0].logprobs.remote(one.prompt.inputs, one.group) for one in groups]
+        reference = [np.concatenate(answer) for answer in fetch(judged, what="reference judging probes", deadline_s=600.0)]
+    elif learners.config.learner.lora_rank:
+        reference = learners.logprobs(groups, Reading(adapters=False))
+    else:
+        return
+    for numbers, others in zip(trainer, reference, strict=True):
+        guard.check_initial_kl(float(np.mean(np.expm1(others - numbers) - (others - numbers))))

@@ -105,6 +105,18 @@ class GroupInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """How the trainer reads log-probabilities off its model: as configured, or as one supposes the engine does."""
+
+    temperature: float | None = None  # None: the configured one
+    ban: bool = True  # media tokens have no probability
+    shift: int = 0  # predictions are read so many tokens further on
+    own_positions: bool = False  # position ids from the model's own code instead of the packed layout's
+    adapters: bool = True  # LoRA's; without them the policy is its reference
+    pictures: ObjectRef | None = None  # PromptInputs whose pictures are looked at instead
+
+
+@dataclass(frozen=True, slots=True)
 class RewardBreakdown:
     """The reward of one response. None stands for 'could not be scored', never for 0."""
 

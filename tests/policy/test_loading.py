@@ -63,6 +63,28 @@ def test_parts_are_where_the_model_keeps_them(checkpoint):
         assert part == "projector" or (part == "vision") == (id(parameter) in inside), name
 
 
+def test_parts_go_by_the_names_that_the_family_gives_its_parameters(family, checkpoint):
+    policy = load_policy(ModelConfig(path=checkpoint), temperature=1.0)
+    names = {
+        "internvl": {
+            "model.vision_tower.embeddings.cls_token": "vision",
+            "model.vision_tower.encoder.layer.0.attention.q_proj.weight": "vision",
+            "model.multi_modal_projector.linear_1.weight": "projector",
+            "model.language_model.layers.0.mlp.up_proj.weight": "language",
+            "lm_head.weight": "language",
+        },
+        "qwen2_5_vl": {
+            "model.visual.patch_embed.proj.weight": "vision",
+            "model.visual.blocks.0.attn.qkv.weight": "vision",
+            "model.visual.merger.mlp.0.weight": "projector",
+            "model.language_model.embed_tokens.weight": "language",
+            "lm_head.weight": "language",
+        },
+    }[family]
+    assert names.keys() <= dict(policy.model.named_parameters()).keys()
+    assert {name: policy.adapter.part_of(name) for name in names} == names
+
+
 def test_a_path_that_holds_nothing_is_a_user_error_that_names_it(tmp_path):
     for path in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(UserError, match=str(path)):

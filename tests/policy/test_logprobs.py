@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from plain_forward import plain_logprobs
 
 from mixed_r1_ray.config import ModelConfig
-from mixed_r1_ray.policy.loading import load_policy
+from mixed_r1_ray.policy.loading import freeze_parts, load_policy
 from mixed_r1_ray.policy.logprobs import PolicyModel, token_logprobs
 from mixed_r1_ray.policy.packing import pack
 from mixed_r1_ray.types import PromptInputs
@@ -50,30 +51,6 @@ def make_case(path: str, picture_sizes=PICTURE_SIZES, **limits) -> Case:
 @pytest.fixture(scope="module")
 def case(checkpoint) -> Case:
     return make_case(checkpoint)
-
-
-def plain_logprobs(policy: PolicyModel, prompt: PromptInputs, response: np.ndarray) -> torch.Tensor:
-    """One sample as anybody would score it: the model's own forward, then a log-softmax without the media tokens."""
-    input_ids = torch.tensor([[*prompt.input_ids.tolist(), *response.tolist()]])
-    inputs = {name: torch.from_numpy(array) for name, array in prompt.pixels.items()}
-    if policy.adapter.model_type == "qwen2_5_vl" and inputs:
-        types = (torch.from_numpy(prompt.input_ids) == policy.model.config.image_token_id).int()
-        inputs["mm_token_type_ids"] = torch.nn.functional.pad(types, (0, len(response))).unsqueeze(0)
-    if hasattr(policy.model.model, "rope_deltas"):
-        policy.model.model.rope_deltas = None  # the class keeps the last call's
-    attention = torch.ones_like(input_ids)
-    logits = policy.model(input_ids=input_ids, attention_mask=attention, use_cache=False, **inputs).logits[0]
-    logits = logits[len(prompt.input_ids) - 1 : -1]
-    biased = torch.stack(
-        [
-            logits[:, v] - (100.0 if v in policy.adapter.banned_token_ids else 0.0)
-            for v in range(logits.shape[1])
-        ],
-        dim=1,
-    )
-    return (biased / TEMPERATURE).log_softmax(-1)[
-        torch.arange(len(response)), torch.from_numpy(response).long()
-    ]
 
 
 def plain(case: Case) -> torch.Tensor:
@@ -191,13 +168,56 @@ def test_image_tokens_without_features_are_named_not_scattered_wrongly(case):
         case.policy(groups)
 
 
-def test_frozen_vision_gets_no_gradient_and_language_gets_the_same(case):
-    full = gradients(case.policy, packed(case).sum())
-    frozen = PolicyModel(case.policy.model, case.policy.adapter, TEMPERATURE, train_vision=False)
-    partial = gradients(frozen, packed(Case(frozen, case.prompts, case.responses)).sum())
-    assert {frozen.adapter.part_of(name) for name in partial} == {"language"}
+@pytest.fixture
+def thawed(case):
+    """Whatever a test freezes is trained again afterwards."""
+    yield case
+    freeze_parts(case.policy.model, case.policy.adapter, "none")
+
+
+@pytest.mark.parametrize(
+    ("freeze", "trained"),
+    [
+        ("none", {"vision", "projector", "language"}),
+        ("vision", {"projector", "language"}),
+        ("vision+projector", {"language"}),
+    ],
+)
+def test_frozen_parts_get_no_gradient_and_the_others_the_same_as_before(thawed, freeze, trained):
+    full = gradients(thawed.policy, packed(thawed).sum())
+    policy = frozen(thawed, freeze)
+    partial = gradients(policy, packed(Case(policy, thawed.prompts, thawed.responses)).sum())
+    expected = {name for name in full if policy.adapter.part_of(name) in trained}
+    assert partial.keys() == expected
+    assert {policy.adapter.part_of(name) for name in expected} == trained
     for name, gradient in partial.items():
         torch.testing.assert_close(gradient, full[name], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "tower", "projector"),
+    [("none", True, True), ("vision", False, True), ("vision+projector", False, False)],
+)
+def test_a_frozen_tower_leaves_no_graph(thawed, freeze, tower, projector):
+    """Activations are kept only of what comes behind the first trained parameter."""
+    policy, kept = frozen(thawed, freeze), {}
+
+    def watch(part: str):
+        return lambda module, inputs, output: kept.update({part: output.grad_fn is not None})
+
+    vision = policy.model.model.vision_tower if policy.adapter.model_type == "internvl" else policy.model.model.visual
+    last = vision.encoder.layer[-1].mlp if policy.adapter.model_type == "internvl" else vision.blocks[-1].mlp
+    behind = policy.model.model.multi_modal_projector if policy.adapter.model_type == "internvl" else vision.merger
+    hooks = [last.register_forward_hook(watch("tower")), behind.register_forward_hook(watch("projector"))]
+    packed(Case(policy, thawed.prompts, thawed.responses))
+    for hook in hooks:
+        hook.remove()
+    assert kept == {"tower": tower, "projector": projector}
+
+
+def frozen(case: Case, freeze: str) -> PolicyModel:
+    train_vision = freeze_parts(case.policy.model, case.policy.adapter, freeze)
+    return PolicyModel(case.policy.model, case.policy.adapter, TEMPERATURE, train_vision)
 
 
 def test_token_logprobs_equal_the_float64_formula():

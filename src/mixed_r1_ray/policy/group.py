@@ -11,8 +11,10 @@ import numpy as np
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.policy.learner import Rendezvous
 from mixed_r1_ray.remote import fetch, work_until_made
-from mixed_r1_ray.types import Prompt, SaveRequest, TrainBatch, WeightUpdate
+from mixed_r1_ray.rollout.pool import FinishedGroup
+from mixed_r1_ray.types import Reading, SaveRequest, TrainBatch, WeightUpdate
 
+AS_CONFIGURED = Reading()
 SPARE_S = 30.0  # for an answer after the ranks' own deadline
 
 
@@ -38,9 +40,14 @@ class LearnerGroup:
         """The optimizer steps of one batch; returns its metrics. `meanwhile` is called now and then until then."""
         return self._all("update", lambda rank: (batch,), f"updating at step {batch.step}", meanwhile=meanwhile)[0]
 
-    def logprobs(self, prompt: Prompt, responses: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """Log-probabilities of responses to one prompt under the current weights, (T,) each."""
-        return self._all("logprobs", lambda rank: (prompt.inputs, responses), f"judging prompt {prompt.prompt_id!r}")[0]
+    def logprobs(self, groups: Sequence[FinishedGroup], reading: Reading = AS_CONFIGURED) -> list[np.ndarray]:
+        """Log-probabilities of all responses of each group under the current weights, one behind the other.
+
+        All groups go through one forward, laid out as for an update.
+        """
+        inputs, responses = [one.prompt.inputs for one in groups], [one.group for one in groups]
+        judging = f"judging prompts {', '.join(repr(one.prompt.prompt_id) for one in groups)}"
+        return self._all("logprobs", lambda rank: (inputs, responses, reading), judging)[0]
 
     def weights(self, version: int) -> WeightUpdate:
         """The current weights, in the object store."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from statistics import fmean
 
@@ -18,14 +18,16 @@ from mixed_r1_ray.algo.objective import Objective
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.policy.loading import load_policy
+from mixed_r1_ray.policy.lora import MergedParameter, add_lora, adapters_off, merged_parameters
 from mixed_r1_ray.policy.microbatches import Microbatch, plan_microbatches
 from mixed_r1_ray.policy.minibatches import cut_minibatches
 from mixed_r1_ray.policy.packing import PackedGroups, pack
+from mixed_r1_ray.policy.reading import read_logprobs
 from mixed_r1_ray.policy.statistics import Mismatch, UpdateStatistics
 from mixed_r1_ray.policy.tokens import SampleKey, TokenTensors, fetch_contents
 from mixed_r1_ray.sync.buckets import to_buckets
 from mixed_r1_ray.sync.wire import to_wire
-from mixed_r1_ray.types import GroupInfo, PromptInputs, TrainBatch, WeightUpdate
+from mixed_r1_ray.types import GroupInfo, PromptInputs, Reading, TrainBatch, WeightUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,9 @@ class PolicyLearner:
         planned = self._planned(batch)
         for number, (microbatch, tokens) in enumerate(planned):
             self.engine.set_gradient_accumulation_boundary(number == len(planned) - 1)
-            logprobs, entropy = self.engine(self._pack(tokens))
+            packed = self._pack(tokens)
+            tokens = self._with_reference(tokens, packed)
+            logprobs, entropy = self.engine(packed)
             old_logprobs = self._taken_as_old(tokens, logprobs.detach(), old)
             terms = self.objective(logprobs, old_logprobs, entropy, tokens, size)
             live = 0.0 if microbatch.filler else 1.0
@@ -141,12 +145,20 @@ class PolicyLearner:
             "learning_rate": self.engine.optimizer.param_groups[0]["lr"],
         }
 
-    def logprobs(self, inputs: PromptInputs, responses: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """Log-probabilities of `responses` to one prompt under the current weights, (T,) each. All ranks must call."""
+    def _with_reference(self, tokens: TokenTensors, packed: PackedGroups) -> TokenTensors:
+        """Under LoRA the reference is this model without its adapters: no other actor holds one."""
+        if self.config.learner.lora_rank == 0 or self.config.algo.beta == 0:
+            return tokens
+        with torch.no_grad(), adapters_off(self.policy.model):
+            reference_logprobs, _ = self.engine(packed)
+        return replace(tokens, reference_logprobs=reference_logprobs)
+
+    def logprobs(
+        self, prompts: Sequence[PromptInputs], responses: Sequence[Sequence[np.ndarray]], reading: Reading
+    ) -> list[np.ndarray]:
+        """Log-probabilities under the current weights, of each prompt's responses one behind the other. All ranks must call."""
         with torch.no_grad():
-            packed = pack([inputs], [responses], self.adapter, self.policy.model)
-            logprobs, _ = self.engine(packed)
-        return tuple(part.numpy() for part in logprobs.split(packed.response_lengths.tolist()))
+            return read_logprobs(self.engine, self.policy, prompts, responses, reading)
 
     def weights(self, version: int) -> WeightUpdate | None:
         """All parameters, by the checkpoint's names, in the object store. Rank 0 returns them; all ranks must call."""
@@ -165,10 +177,10 @@ class PolicyLearner:
         """Whole parameters, copied to the CPU on rank 0, a bucket at a time; empty dicts elsewhere."""
         import deepspeed
 
-        parameters = list(self.policy.model.named_parameters())
-        for bucket in to_buckets(parameters, size=lambda parameter: parameter.ds_numel * parameter.element_size()):
-            with deepspeed.zero.GatheredParameters([parameter for _, parameter in bucket]):
-                yield {name: parameter.detach().cpu().clone() for name, parameter in bucket if self.rank == 0}
+        parameters = [(merged.name, merged) for merged in merged_parameters(self.policy.model)]
+        for bucket in to_buckets(parameters, size=_num_bytes):
+            with deepspeed.zero.GatheredParameters([source for _, merged in bucket for source in merged.sources]):
+                yield {name: merged.value() for name, merged in bucket if self.rank == 0}
 
     def optimizer_steps(self) -> int:
         """Updates that AdamW has counted, for its bias correction."""
@@ -191,6 +203,10 @@ class PolicyLearner:
         warmup = min(1.0, update / learner.warmup_steps) if learner.warmup_steps else 1.0
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learner.learning_rate * warmup
+
+
+def _num_bytes(merged: MergedParameter) -> int:
+    return sum(source.ds_numel * source.element_size() for source in merged.sources)
 
 
 def _join(rendezvous: Rendezvous, timeout_s: float) -> None:
@@ -221,6 +237,8 @@ def _zero3_engine(config: Config):
     zero3_for_loading = HfDeepSpeedConfig(settings)  # from_pretrained consults it for as long as it lives
     policy = load_policy(config.model, config.rollout.temperature, config.learner.freeze)
     del zero3_for_loading
+    if config.learner.lora_rank:
+        add_lora(policy.model, config.learner.lora_rank, config.learner.lora_alpha, config.run.seed)
     policy.entropy_gradient = config.algo.entropy_coef > 0
     if config.learner.gradient_checkpointing:
         policy.model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import ray
+from ray import ObjectRef
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.policy.background_save import BackgroundSave
 from mixed_r1_ray.policy.learner import PolicyLearner, Rendezvous
 from mixed_r1_ray.policy.state import load_training_state, take_snapshot
-from mixed_r1_ray.types import PromptInputs, SaveRequest, TrainBatch, WeightUpdate
+from mixed_r1_ray.types import Reading, SaveRequest, TrainBatch, WeightUpdate
 
 
 @ray.remote
@@ -41,8 +43,11 @@ class LearnerWorker:
             self.saving.raise_failure()
         return self.learner.update(batch)
 
-    def logprobs(self, inputs: PromptInputs, responses: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        return self.learner.logprobs(inputs, responses)
+    def logprobs(self, inputs: Sequence[ObjectRef], groups: Sequence[ObjectRef], reading: Reading) -> list[np.ndarray]:
+        """Of each prompt's responses, one behind the other."""
+        responses = [[rollout.token_ids for rollout in group.rollouts] for group in ray.get(list(groups))]
+        pictures = reading.pictures and ray.get(reading.pictures)
+        return self.learner.logprobs(ray.get(list(inputs)), responses, replace(reading, pictures=pictures))
 
     def weights(self, version: int) -> WeightUpdate | None:
         return self.learner.weights(version)

@@ -39,6 +39,7 @@ class RolloutWorker:
         ]
         for group in self.engine.generate(requests, sampling, step):
             self.guard.check_prompt_ids(group.prompt_id, group.prompt_token_ids, inputs[group.prompt_id].input_ids)
+            self.guard.check_media_tokens(group, self.engine.adapter.banned_token_ids)
             yield GroupInfo.of(group)
             yield group
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 class WeightLoading:
@@ -34,4 +35,20 @@ class WeightLoading:
             self.model_runner.reload_weights(weights_iterator=iter(weights.items()))
         finally:
             del model.load_weights
+        _renew_tied_heads(model)
         return sorted(expected - loaded)
+
+
+def _renew_tied_heads(model: nn.Module) -> None:
+    """Prepares output heads that share the input embeddings' matrix anew.
+
+    A reload prepares the layers that it fills. Such a head it does not fill, and on a CPU what computes is a packed
+    copy: it would go on with the weights that the engine was started with.
+    """
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
+
+    layers = [layer for layer in model.modules() if isinstance(layer, VocabParallelEmbedding)]
+    embeddings = {id(layer.weight) for layer in layers if not isinstance(layer, ParallelLMHead)}
+    for head in layers:
+        if isinstance(head, ParallelLMHead) and id(head.weight) in embeddings:
+            head.quant_method.process_weights_after_loading(head)

@@ -1,0 +1,120 @@
+"""Why engine and trainer disagree: suppositions about the cause, each tried on the real parts, until one fits.
+
+A supposition is the trainer reading the same samples in another way (another temperature, without the ban on media
+tokens, one token further on, ...), or the engine sampling once more after it was given the weights again. The one under
+which both agree names the fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from mixed_r1_ray.guard import Guard
+from mixed_r1_ray.policy.group import LearnerGroup
+from mixed_r1_ray.remote import fetch
+from mixed_r1_ray.rollout.pool import FinishedGroup, RolloutPool
+from mixed_r1_ray.types import Reading, SamplingConfig
+
+DEADLINE_S = 600.0
+EXPLAINED = 0.25  # a supposition must leave at most this part of the mean difference (choice)
+TEMPERATURES = 4.0  # looked for up to so many times the configured one, up and down (choice)
+
+
+def mismatch(groups: Sequence[FinishedGroup], trainer: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """|engine - trainer| of every response token, group by group."""
+    engine = fetch([one.group for one in groups], what="probe responses", deadline_s=DEADLINE_S)
+    return [
+        np.abs(np.concatenate([rollout.logprobs for rollout in group.rollouts]) - numbers)
+        for group, numbers in zip(engine, trainer, strict=True)
+    ]
+
+
+class Diagnosis:
+    """Of groups on which the engine's log-probabilities differ from the trainer's by `differences`, (N,) a group."""
+
+    def __init__(
+        self,
+        groups: Sequence[FinishedGroup],
+        differences: Sequence[np.ndarray],
+        rollout: RolloutPool,
+        learners: LearnerGroup,
+        guard: Guard,
+    ):
+        self.groups, self.differences = list(groups), list(differences)
+        self.rollout, self.learners, self.guard = rollout, learners, guard
+
+    def cause(self, sampling: SamplingConfig, step: int) -> str:
+        """The first supposition that fits, cheap ones first; else a description of where they differ."""
+        for fits, cause in self._suppositions(sampling, step):
+            if fits:
+                return cause
+        return self._pattern()
+
+    def _suppositions(self, sampling: SamplingConfig, step: int) -> Iterator[tuple[bool, str]]:
+        alone = [difference for one in self.groups for difference in mismatch([one], self.learners.logprobs([one]))]
+        yield self._explains(alone), "padding leaks in the trainer: each prompt by itself agrees, several in a batch do not"
+        for shift, direction in ((-1, "late"), (1, "early")):
+            fits = self._fits(Reading(shift=shift))
+            yield fits, f"an off-by-one shift: the trainer reads its log-probabilities one token too {direction}"
+        own = self._fits(Reading(own_positions=True))
+        yield own, "wrong position ids in the trainer: it agrees with those that transformers computes"
+        yield self._fits(Reading(ban=False)), "the engine does not ban media tokens, the trainer does"
+        yield from self._swapped_pictures()
+        temperature = self._likeliest_temperature()
+        fits = self._fits(Reading(temperature=temperature))
+        configured = self.learners.config.rollout.temperature
+        whose = "the trainer does not divide by" if np.isclose(temperature, configured) else "the engine does not sample at"
+        yield fits, f"wrong temperature: they agree at {temperature:.4g}, and {whose} rollout.temperature {configured:g}"
+        yield self._agrees_after_loading(sampling, step), (
+            "stale weights in the engine: given the trainer's once more it agrees, so a sync was lost or incomplete"
+        )
+
+    def _fits(self, reading: Reading) -> bool:
+        return self._explains(mismatch(self.groups, self.learners.logprobs(self.groups, reading)))
+
+    def _explains(self, differences: Sequence[np.ndarray]) -> bool:
+        """Whether the differences are gone: within the guard's limit, and small beside what they were."""
+        left, before = np.concatenate(differences), np.concatenate(self.differences)
+        return left.max() <= self.guard.max_logprob_mismatch and left.mean() <= EXPLAINED * before.mean()
+
+    def _swapped_pictures(self) -> Iterator[tuple[bool, str]]:
+        """Every other prompt's pictures of the same sizes, for the prompt that differs most."""
+        worst = max(range(len(self.groups)), key=lambda number: self.differences[number].mean())
+        asked, before = self.groups[worst], self.differences[worst].mean()
+        for other in self.groups:
+            if other is asked or not asked.prompt.image_sizes or other.prompt.image_sizes != asked.prompt.image_sizes:
+                continue
+            read = self.learners.logprobs([asked], Reading(pictures=other.prompt.inputs))
+            left = mismatch([asked], read)[0]
+            fits = left.max() <= self.guard.max_logprob_mismatch and left.mean() <= EXPLAINED * before
+            yield fits, (
+                f"swapped pictures: for prompt {asked.prompt.prompt_id!r} the engine saw those of "
+                f"{other.prompt.prompt_id!r}"
+            )
+
+    def _likeliest_temperature(self) -> float:
+        """The one at which the trainer comes closest to the engine."""
+        from scipy.optimize import minimize_scalar
+
+        def distance(log_temperature: float) -> float:
+            read = self.learners.logprobs(self.groups, Reading(temperature=float(np.exp(log_temperature))))
+            return float(np.concatenate(mismatch(self.groups, read)).mean())
+
+        middle, reach = np.log(self.learners.config.rollout.temperature), np.log(TEMPERATURES)
+        bounds = (middle - reach, middle + reach)
+        return float(np.exp(minimize_scalar(distance, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x))
+
+    def _agrees_after_loading(self, sampling: SamplingConfig, step: int) -> bool:
+        self.rollout.load_weights(self.learners.weights(version=step))
+        groups = list(self.rollout.generate([one.prompt for one in self.groups], sampling, step))
+        return self._explains(mismatch(groups, self.learners.logprobs(groups)))
+
+    def _pattern(self) -> str:
+        limit = self.guard.max_logprob_mismatch
+        seeing = [bool(one.prompt.image_sizes) for one in self.groups]
+        apart = [bool(difference.max() > limit) for difference in self.differences]
+        if any(seeing) and not all(seeing) and seeing == apart:
+            return "unknown, but only prompts with pictures differ: engine and trainer see other pixels, or place them elsewhere"
+        return f"unknown; {sum(apart)} of {len(apart)} probe prompts differ, {sum(seeing)} of them have pictures"

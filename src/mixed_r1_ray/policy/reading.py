@@ -1,0 +1,84 @@
+"""Reads log-probabilities off a policy as configured, or as one supposes that somebody else does (`types.Reading`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from mixed_r1_ray.policy.logprobs import PolicyModel
+from mixed_r1_ray.policy.lora import adapters_off
+from mixed_r1_ray.policy.packing import PackedGroups, pack
+from mixed_r1_ray.types import PromptInputs, Reading
+
+
+def read_logprobs(
+    forward: Callable[[PackedGroups], tuple[torch.Tensor, torch.Tensor]],
+    policy: PolicyModel,
+    prompts: Sequence[PromptInputs],
+    responses: Sequence[Sequence[np.ndarray]],
+    reading: Reading,
+) -> list[np.ndarray]:
+    """Log-probabilities of each prompt's responses, one behind the other, from one forward of all of them.
+
+    forward: the policy's, or that of the engine around it. `reading.pictures`, if any, is a PromptInputs here.
+    """
+    if reading.pictures is not None:
+        prompts = [replace(prompt, pixels=reading.pictures.pixels) for prompt in prompts]
+    packed = pack(prompts, responses, policy.adapter, policy.model)
+    if reading.own_positions:
+        packed = replace(packed, position_ids=_own_positions(policy, packed, prompts, responses))
+    if reading.shift:
+        source = (packed.source_index + reading.shift).clamp(0, packed.input_ids.numel() - 1)
+        packed = replace(packed, source_index=source)
+    with _supposing(policy, reading):
+        logprobs, _ = forward(packed)
+    lengths = [sum(len(response) for response in row) for row in responses]
+    return [part.numpy() for part in logprobs.split(lengths)]
+
+
+@contextmanager
+def _supposing(policy: PolicyModel, reading: Reading) -> Iterator[None]:
+    temperature, banned = policy.temperature, policy.adapter.banned_token_ids
+    policy.temperature = reading.temperature or temperature
+    policy.adapter.banned_token_ids = banned if reading.ban else ()
+    try:
+        with nullcontext() if reading.adapters else adapters_off(policy.model):
+            yield
+    finally:
+        policy.temperature, policy.adapter.banned_token_ids = temperature, banned
+
+
+def _own_positions(
+    policy: PolicyModel,
+    packed: PackedGroups,
+    prompts: Sequence[PromptInputs],
+    responses: Sequence[Sequence[np.ndarray]],
+) -> torch.Tensor:
+    """Like PackedGroups.position_ids, each sample's taken from what transformers gives prompt and response as one text."""
+    positions = torch.zeros_like(packed.position_ids)
+    for row, (prompt, row_responses) in enumerate(zip(prompts, responses, strict=True)):
+        place = length = len(prompt.input_ids)
+        for response in row_responses:
+            own = _positions_of(policy, prompt, response)
+            positions[:, row, :length] = own[:, :length]
+            positions[:, row, place : place + len(response)] = own[:, length:]
+            place += len(response)
+    return positions
+
+
+def _positions_of(policy: PolicyModel, prompt: PromptInputs, response: np.ndarray) -> torch.Tensor:
+    """(axes, P + T)"""
+    input_ids = torch.from_numpy(np.concatenate([prompt.input_ids, response]).astype(np.int64))
+    if not hasattr(policy.model.model, "get_rope_index"):
+        return torch.arange(len(input_ids)).unsqueeze(0)
+    grid = prompt.pixels.get("image_grid_thw")
+    positions, _ = policy.model.model.get_rope_index(
+        input_ids.unsqueeze(0),
+        mm_token_type_ids=(input_ids == policy.adapter.image_token_id).int().unsqueeze(0),
+        image_grid_thw=None if grid is None else torch.from_numpy(np.array(grid)),
+    )
+    return positions[:, 0]
