@@ -18,10 +18,11 @@ from mixed_r1_ray.data.reader import RecordTable
 from mixed_r1_ray.data.synthetic import build_quickstart_data
 
 pytestmark = pytest.mark.slow
-SAMPLES, CHUNK_ROWS = 2, 8
+SAMPLES, CHUNK_ROWS, RECORDS_PER_TYPE = 2, 32, 64
 WORDS = (
     "tiny.warm_start_steps=20",
-    "tiny.train_per_type=16",
+    "tiny.threads=1",
+    f"tiny.train_per_type={RECORDS_PER_TYPE}",
     "tiny.eval_per_type=8",
     "rollout.max_new_tokens=24",
     "cluster.num_cpus=2",
@@ -73,7 +74,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def records(cache) -> Path:
-    return build_quickstart_data(cache, train_per_type=16, eval_per_type=8)[0]
+    return build_quickstart_data(cache, train_per_type=RECORDS_PER_TYPE, eval_per_type=8)[0]
 
 
 @pytest.fixture(scope="module")
