@@ -120,6 +120,22 @@ def test_offload_moves_gradients_and_optimizer_to_the_host():
     assert there.host["float32 gradients"] == here.device["optimizer"] / 3
 
 
+def test_adapters_are_all_that_has_gradients_and_state(tmp_path):
+    from mixed_r1_ray.policy.loading import load_policy
+    from mixed_r1_ray.policy.lora import add_lora
+
+    save_tiny(tmp_path, "internvl", ["what is it?"])
+    policy = load_policy(ModelConfig(path=str(tmp_path)), 1.0)
+    add_lora(policy.model, 4, 8.0, seed=0)
+    trained = sum(parameter.numel() for parameter in policy.parameters() if parameter.requires_grad)
+    assert read_architecture(str(tmp_path)).trained("vision+projector", lora_rank=4) == trained
+    parts = planned("learner.lora_rank=16", "learner.freeze=vision+projector")
+    adapters = read_architecture("OpenGVLab/InternVL3-8B-hf").language.lora_parameters(16)
+    assert parts["learner"].device["optimizer"] == 12 * adapters / 4
+    assert parts["learner"].device["weights"] == 2 * (7_944_373_760 + adapters) / 4
+    assert "reference" not in parts
+
+
 def test_kv_cache_is_what_the_fraction_leaves():
     weights = 2 * 7_944_373_760
     cache = planned()["rollout"].device["KV cache"]

@@ -100,6 +100,30 @@ def test_learning_is_four_forwards_with_recomputation_three_without():
         assert found == pytest.approx(6 * (passes * language + seen * vision) / 2e6)
 
 
+def test_adapters_halve_the_backward_and_are_the_reference_without_a_worker():
+    language, vision = forward_flops(LANGUAGE, PackedRow(8, 2, 10)), vision_flops(VISION, 8)
+    adapters = ["learner.lora_rank=2", "learner.freeze=vision+projector"]
+    found = model(*adapters).learn().busy["arithmetic"]  # two forwards, one backward, one recomputation
+    assert found == pytest.approx(6 * (4 * language + 2 * vision) / 2e6)
+    assert model(*adapters).reference().seconds == 0
+    assert model(*adapters, "algo.beta=0").learn().busy["arithmetic"] == pytest.approx(6 * (3 * language + vision) / 2e6)
+
+
+def test_two_epochs_of_three_minibatches_are_six_updates_and_a_forward_before_them():
+    language, vision = forward_flops(LANGUAGE, PackedRow(8, 2, 10)), vision_flops(VISION, 8)
+    learn = model("algo.num_epochs=2", "algo.num_minibatches=3").learn()
+    assert learn.busy["arithmetic"] == pytest.approx(6 * ((2 * 4 + 1) * language + 3 * vision) / 2e6)
+    assert learn.busy["optimizer"] == pytest.approx(6 * model().learn().busy["optimizer"])
+
+
+def test_generation_that_runs_ahead_costs_what_outlasts_learning():
+    on_policy = {phase.name: phase for phase in model().phases()}
+    ahead = {phase.name: phase for phase in model("algo.max_staleness=1").phases()}
+    assert on_policy["generate"].seconds > 0
+    longer = max(on_policy["generate"].seconds, on_policy["learn"].seconds)
+    assert ahead["generate"].seconds + ahead["learn"].seconds == pytest.approx(longer)
+
+
 def test_zero3_gathers_twice_and_scatters_once_a_microbatch():
     learn = model().learn()
     microbatches = 3  # 6 groups of 28 tokens over 2 ranks of 40

@@ -43,6 +43,10 @@ class Language:
         matrices = 1 if self.tied else 2
         return self.layers * self.layer_parameters + matrices * self.embedding_parameters + self.width
 
+    def lora_parameters(self, rank: int) -> int:
+        """Of adapters on every linear layer: rank numbers for each input and each output of q, k, v, o and the MLP."""
+        return self.layers * rank * (9 * self.width + 2 * self.kv_width + 3 * self.mlp_width)
+
     def kv_bytes(self, bytes_per_number: int) -> int:
         """Bytes that one token's keys and values take in all layers."""
         return 2 * self.layers * self.kv_width * bytes_per_number
@@ -79,8 +83,10 @@ class Architecture:
         """Numbers in the largest single tensor, which ZeRO-3 gathers whole."""
         return self.language.embedding_parameters
 
-    def trained(self, freeze: str) -> int:
-        """Parameters that are trained under `learner.freeze`."""
+    def trained(self, freeze: str, lora_rank: int = 0) -> int:
+        """Parameters that are trained under `learner.freeze`, or the adapters of `learner.lora_rank` alone."""
+        if lora_rank:
+            return self.language.lora_parameters(lora_rank)
         frozen = {"none": 0, "vision": self.vision.parameters}
         both = self.vision.parameters + self.vision.projector_parameters
         return self.parameters - frozen.get(freeze, both)

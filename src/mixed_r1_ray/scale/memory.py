@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..cluster_plan import has_reference_worker
 from ..config import Config
 from .architecture import Architecture, Language
 from .hardware import GIB
@@ -43,7 +44,7 @@ def footprints(config: Config, architecture: Architecture, device_bytes: float) 
         "rollout": rollout_footprint(config, architecture, device_bytes),
         "learner": learner_footprint(config, architecture, work),
     }
-    if config.algo.beta > 0:
+    if has_reference_worker(config):
         found["reference"] = reference_footprint(config, architecture, work)
     gpus = {role: getattr(config, role).gpus_per_worker for role in found}
     return {role: part if gpus[role] else part.on_host() for role, part in found.items()}
@@ -52,13 +53,14 @@ def footprints(config: Config, architecture: Architecture, device_bytes: float) 
 def learner_footprint(config: Config, architecture: Architecture, work: Workload) -> Footprint:
     """One ZeRO-3 rank: shards of everything, whole layers in passing, and a microbatch's backward pass."""
     learner, number = config.learner, BYTES[config.model.dtype]
-    ranks, trained = learner.num_workers, architecture.trained(learner.freeze)
-    in_passing = min(architecture.parameters, LIVE_PARAMETERS) + min(trained, REDUCE_BUCKET)
+    ranks, trained = learner.num_workers, architecture.trained(learner.freeze, learner.lora_rank)
+    held = architecture.parameters + architecture.language.lora_parameters(learner.lora_rank)
+    in_passing = min(held, LIVE_PARAMETERS) + min(trained, REDUCE_BUCKET)
     responses = max(1, (learner.microbatch_tokens - work.prompt_tokens) // work.response_tokens)
     microbatch = PackedRow(work.prompt_tokens, min(responses, config.rollout.group_size), work.response_tokens)
     rows = max(1, learner.microbatch_tokens // microbatch.tokens)
     kept = rows * kept_bytes(architecture.language, microbatch, number, learner.gradient_checkpointing)
-    weights = {"weights": number * architecture.parameters / ranks}
+    weights = {"weights": number * held / ranks}
     state = {"gradients": number * trained / ranks, "optimizer": ADAM_BYTES * trained / ranks}
     working = {
         "gathered": number * in_passing if ranks > 1 else number * min(trained, REDUCE_BUCKET),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, log2
 
+from ..cluster_plan import has_reference_worker
 from ..config import Config
 from .architecture import Architecture
 from .hardware import Device, Efficiency, HostRates
@@ -54,11 +55,12 @@ class StepModel:
 
     def phases(self) -> list[Phase]:
         """In the order of a step. What runs while engines generate costs only what outlasts them."""
-        generate = self.generate()
-        learn, sync = self.learn(), self.sync()
+        generate, learn, sync = self.generate(), self.learn(), self.sync()
         behind = [self._behind(part, generate.seconds) for part in (self.driver(), self.reward())]
-        same_gpus = self.config.cluster.share_gpus  # then the reference has no time of its own
+        same_gpus = self.config.cluster.share_gpus  # then nothing overlaps on them
         behind.append(self._behind(self.reference(), 0.0 if same_gpus else generate.seconds))
+        if self.config.algo.max_staleness > 0 and not same_gpus:
+            generate = self._behind(generate, learn.seconds)
         step = generate.seconds + learn.seconds + sync.seconds
         return [self._behind(self.data(), step), generate, *behind, learn, sync]
 
@@ -115,43 +117,57 @@ class StepModel:
         return forward_flops(self.architecture.language, row), vision
 
     def reference(self) -> Phase:
-        if self.config.algo.beta == 0:
+        if not has_reference_worker(self.config):
             return Phase("reference", 0.0, "none", {})
         rate = self.config.reference.num_workers * self.device.flops * self.efficiency.reference_flops
         seconds = self.work.prompts * sum(self.group_flops()) / rate
         return Phase("reference", seconds, "arithmetic", {"arithmetic": seconds})
 
     def learn(self) -> Phase:
-        """Forward, backward (twice the forward), once more the forward where activations are recomputed.
-
-        ZeRO-3 gathers the weights twice a microbatch and scatters gradients once; that overlaps with arithmetic.
-        """
-        learner, work, ranks = self.config.learner, self.work, self.config.learner.num_workers
+        """All passes over the packed groups; ZeRO-3's gathers and scatters overlap with their arithmetic."""
+        learner, algo, work, ranks = self.config.learner, self.config.algo, self.work, self.config.learner.num_workers
         language, vision = self.group_flops()
-        passes = 4 if learner.gradient_checkpointing else 3
-        flops = work.prompts * (passes * language + (vision if learner.freeze != "none" else passes * vision))
-        microbatches = ceil(work.prompts * work.group_tokens / (learner.microbatch_tokens * ranks))
-        trained = self.architecture.trained(learner.freeze)
-        moved = self.number * (2 * self.architecture.parameters + trained) * (ranks - 1) / ranks
+        passes, looks, forwards = self._passes()
+        flops = work.prompts * (passes * language + looks * vision)
+        per_minibatch = work.prompts * work.group_tokens / algo.num_minibatches
+        microbatches = algo.num_minibatches * ceil(per_minibatch / (learner.microbatch_tokens * ranks))
+        trained = self.architecture.trained(learner.freeze, learner.lora_rank)
+        gathered, scattered = self.architecture.parameters * (forwards + algo.num_epochs), trained * algo.num_epochs
+        moved = self.number * (gathered + scattered) * (ranks - 1) / ranks
         busy = {
             "arithmetic": flops / (ranks * self.device.flops * self.efficiency.learner_flops),
             "collectives": microbatches * moved / self._link(),
             "optimizer": self._update(trained / ranks, microbatches),
-            "microbatch overhead": microbatches * self.host.microbatch_s,
+            "microbatch overhead": microbatches * forwards * self.host.microbatch_s,
         }
         bound = max(("arithmetic", "collectives"), key=busy.get)
         return Phase("learn", busy[bound] + busy["optimizer"] + busy["microbatch overhead"], bound, busy)
+
+    def _passes(self) -> tuple[int, int, int]:
+        """Passes over language model and tower, in forwards, and how many of them are forwards that gather weights.
+
+        A backward is two forwards, or one where the weights are frozen under adapters; with recomputation one more.
+        Each epoch has both; under LoRA also a forward without adapters, the reference; several updates on a batch want
+        the old policy's log-probabilities, a forward before them all.
+        """
+        learner, algo = self.config.learner, self.config.algo
+        backward = (1 if learner.lora_rank else 2) + learner.gradient_checkpointing
+        several = algo.num_minibatches * algo.num_epochs > 1 and algo.old_logprobs == "trainer"
+        forwards = algo.num_epochs * (2 if learner.lora_rank and algo.beta > 0 else 1) + several
+        tower = algo.num_epochs * backward if learner.freeze == "none" and not learner.lora_rank else 0
+        return forwards + algo.num_epochs * backward, forwards + tower, forwards
 
     def _update(self, numbers: float, microbatches: int) -> float:
         """Seconds of AdamW over one rank's parameters: gradient read, weight written, its state read and written.
 
         On the host the node's ranks share its memory, and every microbatch's gradients go there.
         """
-        moved = (2 * self.number + 6 * 4) * numbers
+        epochs, updates = self.config.algo.num_epochs, self.config.algo.num_epochs * self.config.algo.num_minibatches
+        moved = updates * (2 * self.number + 6 * 4) * numbers
         if self.config.learner.offload == "none":
             return moved / (self.device.memory_rate * self.efficiency.decode_bandwidth)
         together = ceil(self.config.learner.num_workers / self.layout.learner_nodes)
-        crossing = (microbatches + 1) * self.number * numbers
+        crossing = (epochs * microbatches + updates) * self.number * numbers
         return together * moved / self.host.memory_rate + crossing / (self.device.host_rate * self.efficiency.host_copy)
 
     def sync(self) -> Phase:
