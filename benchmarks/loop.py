@@ -43,9 +43,14 @@ class Loop:
         self._driver = driver
         self._processes = psutil.Process().children(recursive=True)
 
+    @property
+    def checkpoints(self):
+        """The run's Checkpointer."""
+        return self._driver.parts.checkpoints
+
     def rows(self, step: int) -> list[int]:
         """Rows of the training split that `step` asks."""
-        return self._driver.parts.order.batch(step)
+        return self._driver.parts.sampler.pipeline.order.batch(step)
 
     def step(self, step: int) -> Step:
         begun, cpu_begun = time.perf_counter(), self._cpu_seconds()
@@ -68,9 +73,9 @@ def started_loop(config: Config) -> Iterator[Loop]:
     from mixed_r1_ray.runtime.run_dir import open_run_dir
     from mixed_r1_ray.startup import prepare_inputs, start_parts
 
-    with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config, journal.say) as plan:
+    with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config, journal.say) as where:
         config, splits = prepare_inputs(config, journal)
-        driver = Driver(config, start_parts(config, plan, splits, run_dir, journal), journal)
+        driver = Driver(config, start_parts(config, where, splits, run_dir, journal), journal)
         driver.sync(0)
         yield Loop(config, splits, driver)
 
@@ -85,6 +90,6 @@ class _Learners:
     def __getattr__(self, name: str):
         return getattr(self._learners, name)
 
-    def update(self, batch) -> dict[str, float]:
+    def update(self, batch, meanwhile=None) -> dict[str, float]:
         self.lengths = {group.prompt_id: group.response_lengths for group in batch.groups}
-        return self._learners.update(batch)
+        return self._learners.update(batch, meanwhile)

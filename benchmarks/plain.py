@@ -40,7 +40,7 @@ class _Parts:
 
         self.config = config
         self.engine = Engine(config)  # vLLM with the run's arguments
-        self.table = RecordTable(train_data, 0.0)
+        self.table = RecordTable(train_data, 0.0, config.data.cache_dir)
         self.embeddings = EmbeddingTable.from_checkpoint(config.model.path)
         self.policy = PlainModel(config)
         self.reference = PlainModel(config)

@@ -2,8 +2,10 @@
 
     python benchmarks/reward_rates.py [--seconds 2]
 
-Matching, chart, IoU and counting score the responses of tests/data/reward_cases.txt, each kind against one gold; custom calls a function that returns at once. Prints each
-rate and its ratio to the slowest allowed, 20,000 a second (none is set for custom).
+Matching, chart, IoU and counting score the responses of tests/data/reward_cases.txt, each kind against one gold. So
+does math, whose expressions go to math-verify in another process, and once more with whole numbers alone, which do not.
+custom calls a function that returns at once. Prints each rate and its ratio to the slowest allowed, 20,000 a second
+(none is set for what is another's code: math-verify's and custom's).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ TABLE = Path(__file__).parents[1] / "tests" / "data" / "reward_cases.txt"
 FLOOR = 20_000
 BATCH = 256
 CHOICES = ("a dog", "a cat", "a bird", "none of the above")
-GOLDS = {"matching": "B", "chart": "42", "iou": "[10, 10, 90, 90]", "counting": "3", "custom": "x"}
+GOLDS = {"matching": "B", "chart": "42", "iou": "[10, 10, 90, 90]", "counting": "3", "math": "42", "custom": "x"}
 CUSTOM = "def score(sample):\n    return 1.0\n"
 
 
@@ -34,6 +36,11 @@ def samples(kind: str) -> list[RewardSample]:
         RewardSample(kind, f"<think>t</think><answer>{answers[i % len(answers)]}</answer>", GOLDS[kind], None, choices)
         for i in range(BATCH)
     ]
+
+
+def whole_numbers() -> list[RewardSample]:
+    """Math answers that are whole numbers, a quarter of them right."""
+    return [RewardSample("math", rf"<think>t</think><answer>\boxed{{{40 + i % 4}}}</answer>", "42") for i in range(BATCH)]
 
 
 def rate(score: Callable[[Sequence[RewardSample]], object], batch: Sequence[RewardSample], seconds: float) -> float:
@@ -54,10 +61,11 @@ def main() -> None:
         file = Path(folder) / "at_once.py"
         file.write_text(CUSTOM)
         with RewardScorer(custom=f"{file}:score") as scorer:
-            for kind in GOLDS:
-                found = rate(scorer.score, samples(kind), arguments.seconds)
-                ratio = "" if kind == "custom" else f"   × {found / FLOOR:.1f} of {FLOOR:,}"
-                print(f"{kind:10s} {found:9,.0f} responses/s{ratio}")
+            batches = {kind: samples(kind) for kind in GOLDS} | {"math, whole numbers": whole_numbers()}
+            for name, batch in batches.items():
+                found = rate(scorer.score, batch, arguments.seconds)
+                ratio = "" if name in ("math", "custom") else f"   × {found / FLOOR:.1f} of {FLOOR:,}"
+                print(f"{name:20s} {found:9,.0f} responses/s{ratio}")
 
 
 if __name__ == "__main__":

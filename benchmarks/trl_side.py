@@ -71,7 +71,7 @@ def serve_trl(
     trainer = GRPOTrainer(
         model=config.model.path,
         args=_arguments(config, len(rows) // config.rollout.prompts_per_step, microbatch),
-        train_dataset=_dataset(train_data, rows),
+        train_dataset=_dataset(train_data, rows, config.data.cache_dir),
         reward_funcs=_Reward(config, lengths),
         callbacks=[OneStepARequest()],
     )
@@ -120,14 +120,14 @@ def _arguments(config: Config, steps: int, microbatch: int):
     )
 
 
-def _dataset(train_data: str, rows: list[int]):
+def _dataset(train_data: str, rows: list[int], cache_dir: str):
     """The records as TRL wants them: a conversation, and a column of pictures that it puts ahead of the question."""
     from datasets import Dataset
     from PIL import Image
 
     from mixed_r1_ray.data.reader import RecordTable
 
-    table = RecordTable(train_data, 0.0)
+    table = RecordTable(train_data, 0.0, cache_dir)
     records = [table.record(row) for row in rows]
     columns = {
         "prompt": [[{"role": "user", "content": record.question}] for record in records],

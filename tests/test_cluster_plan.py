@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
 
 from mixed_r1_ray.cluster_plan import make_plan
 from mixed_r1_ray.config import Config, LearnerConfig, RolloutConfig
@@ -96,9 +95,26 @@ def test_cluster_confs_need_the_gpus_their_first_line_promises(name, gpus):
     assert make_plan(load_config([f"conf={name}"])).needed()["GPU"] == gpus
 
 
-def test_table_lists_every_role_and_the_sum():
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))
-    console.print(plan_of("learner.num_workers=2").table())
-    text = console.export_text()
-    assert all(name in text for name in ("data", "rollout", "reward", "learner", "reference"))
-    assert "in all" in text and "1.3" in text
+def test_shared_gpus_are_bundles_of_one_actor_a_role():
+    plan = make_plan(load_config(["conf=debug", "rollout.num_workers=2", "learner.num_workers=3"]))
+    shared = [bundle for bundle in plan.bundles() if bundle.gpus]
+    assert [bundle.actors for bundle in shared] == [
+        (("rollout", 0), ("learner", 0), ("reference", 0)),
+        (("rollout", 1), ("learner", 1)),
+        (("learner", 2),),
+    ]
+    assert shared[0].cpus == pytest.approx(0.3 + 0.3 + 0.2)
+    assert plan.needed()["GPU"] == 3
+    with pytest.raises(UserError, match="the most of rollout 2, learner 3, reference 1 = 3 GPUs needed, 2 available"):
+        plan.check({"CPU": 9, "GPU": 2})
+
+
+def test_every_actor_is_in_one_bundle():
+    for words in (["conf=internvl_8b"], ["conf=debug", "rollout.num_workers=2"]):
+        plan = make_plan(load_config(words))
+        actors = [actor for bundle in plan.bundles() for actor in bundle.actors]
+        assert sorted(actors) == sorted((role.name, number) for role in plan.roles for number in range(role.count))
+
+
+def test_several_references_are_counted():
+    assert plan_of("reference.num_workers=3").role("reference").count == 3

@@ -146,6 +146,9 @@ def test_a_wrong_word_is_refused_by_key_value_and_what_was_expected(word, said):
         (["model.min_pixels=100", "model.max_pixels=99"], "model.min_pixels 100 > model.max_pixels 99"),
         (["data.template=hello"], "does not contain {question}"),
         (["data.eval=null", "eval.every=5"], "eval.every 5 asks for evaluations but data.eval is null"),
+        (["run.keep_best=eval/greedy/iuo", "eval.every=5"], "nearest: eval/greedy/iou"),
+        (["run.keep_best=reward/mean", "eval.every=5"], "run.keep_best reward/mean: no such held-out metric"),
+        (["run.keep_best=eval/greedy/mean"], "run.keep_best eval/greedy/mean with eval.every 0"),
         (["model.path=tiny:qwen"], "did you mean tiny:qwen2_5_vl?"),
         (["run.name=a/b"], "run.name 'a/b' must be one folder name"),
         (["run.name=.."], "run.name '..' must be one folder name"),
@@ -180,6 +183,23 @@ def test_a_wrong_word_is_refused_by_key_value_and_what_was_expected(word, said):
         ),
         (["learner.lora_rank=8", "learner.freeze=vision"], "learner.freeze vision asks for more"),
         (["learner.lora_alpha=8"], "learner.lora_alpha 8 scales adapters, but learner.lora_rank is 0"),
+        (
+            ["algo.num_minibatches=4", "rollout.prompts_per_step=3"],
+            "algo.num_minibatches 4 > rollout.prompts_per_step 3: groups stay whole, so 1 minibatches would be empty",
+        ),
+        (
+            ["learner.num_workers=4", "rollout.prompts_per_step=7", "algo.num_minibatches=2"],
+            "learner.num_workers 4 > rollout.prompts_per_step 7 / algo.num_minibatches 2 = 3: 1 ranks would",
+        ),
+        (
+            ["algo.old_logprobs=rollout", "algo.rollout_correction=token"],
+            "hold the correction from engine to trainer already",
+        ),
+        (
+            ["algo.max_staleness=1", "cluster.share_gpus=true"],
+            "algo.max_staleness 1 generates while the learners work, but with cluster.share_gpus they take turns",
+        ),
+        (["algo.max_refills=2"], "algo.max_refills 2 bounds algo.dynamic_sampling, which is off"),
     ],
 )
 def test_contradictions_show_their_arithmetic(words, said):
@@ -198,6 +218,9 @@ def test_contradictions_show_their_arithmetic(words, said):
         ["algo.kl_estimator=k1", "algo.use_bias_correction_kl=true", "algo.overlong_buffer=48"],
         ["algo.advantage_estimator=rloo", "algo.rollout_correction=sequence"],
         ["algo.rollout_correction=token", "algo.rollout_correction_mode=mask", "algo.rollout_correction_min=0.5"],
+        ["algo.num_minibatches=4", "algo.num_epochs=2", "algo.rollout_correction=token", "learner.num_workers=8"],
+        ["algo.old_logprobs=rollout"],
+        ["algo.dynamic_sampling=true", "algo.max_refills=2", "algo.max_staleness=2"],
     ],
 )
 def test_combinations_of_the_grpo_family_that_belong_together_load(words):

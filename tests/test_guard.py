@@ -35,6 +35,25 @@ def test_mismatch_stops_and_names_step_prompt_size_and_key(mismatch):
     assert f"{mismatch:.3g}" in str(caught.value)
 
 
+def test_a_version_that_was_not_due_stops_and_names_the_prompt():
+    GUARD.check_version(5, "p7", version=3, scheduled=3)
+    for version in (2, 4):
+        with pytest.raises(NumericsError, match=rf"step 5: prompt 'p7' .*version {version}, but version 3 was due"):
+            GUARD.check_version(5, "p7", version, scheduled=3)
+
+
+def test_nothing_older_than_allowed_is_learned_from():
+    config = Config()
+    config.algo.max_staleness = 2
+    guard = Guard.from_config(config)
+    guard.check_staleness(5, "p7", oldest_version=2)
+    GUARD.check_staleness(5, "p7", oldest_version=4)
+    with pytest.raises(NumericsError, match=r"step 5: .*'p7' .*version 1, 3 behind the policy's 4 .*max_staleness 2"):
+        guard.check_staleness(5, "p7", oldest_version=1)
+    with pytest.raises(NumericsError, match="1 behind"):
+        GUARD.check_staleness(5, "p7", oldest_version=3)
+
+
 @pytest.mark.parametrize("kl", [0.0, 1e-7, -1e-7])
 def test_zero_kl_passes(kl):
     GUARD.check_initial_kl(kl)

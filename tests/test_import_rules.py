@@ -21,6 +21,7 @@ LIGHT = [
     ".config_load",
     ".config_fields",
     ".cluster_plan",
+    ".dry_run",
     ".types",
     ".errors",
     ".rewards",

@@ -2,26 +2,78 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Collection
+
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.policy.group import LearnerGroup
 from mixed_r1_ray.runtime import checkpoints
+from mixed_r1_ray.runtime.checkpoint_choice import best_step
 from mixed_r1_ray.runtime.journal import Journal
+from mixed_r1_ray.runtime.metrics import read_metrics
 from mixed_r1_ray.runtime.run_dir import RunDir
+from mixed_r1_ray.sampler import Sampler
+from mixed_r1_ray.types import SaveRequest
 
 
 class Checkpointer:
-    """Learner state lives in the checkpoint's files; all other state follows from the step (seeds, data order)."""
+    """Learner state lives in the checkpoint's files, the sampler's in a file of its own and the manifest.
 
-    def __init__(self, config: Config, run_dir: RunDir, learners: LearnerGroup, journal: Journal):
-        self.config, self.run_dir, self.learners, self.journal = config, run_dir, learners, journal
+    All other state follows from the step: seeds, and which rows come next.
+    """
+
+    def __init__(
+        self, config: Config, run_dir: RunDir, learners: LearnerGroup, sampler: Sampler, journal: Journal
+    ):
+        self.config, self.run_dir, self.journal = config, run_dir, journal
+        self.learners, self.sampler = learners, sampler
+        self._writing: int | None = None  # step of a checkpoint that may not have its name yet
 
     def save(self, step: int) -> None:
-        """Writes the checkpoint of a finished step; it appears whole or not at all."""
+        """Has the learners copy the state of a finished step; they write it while training goes on.
+
+        Waits for the former checkpoint first. Raises UserError where that one could not be written.
+        """
+        begun = time.perf_counter()
+        self.finish()
+        run = self.config.run
         folder = checkpoints.begin(self.run_dir.checkpoints, step)
-        self.learners.save(folder.resolve())
-        checkpoints.commit(folder, {"step": step}, self.config.run.keep_checkpoints)
-        self.journal.say(f"checkpoint of step {step} written")
+        spare = self._best([*checkpoints.steps_of(self.run_dir.checkpoints), step])
+        deadline_s = self.config.learner.timeout_s
+        state = {"step": step} | self.sampler.save(folder)
+        files = {name: entry for path in folder.iterdir() for name, entry in checkpoints.seal(folder, path).items()}
+        self.learners.save(SaveRequest(str(folder.resolve()), state, files, run.keep_checkpoints, spare, deadline_s))
+        self._writing = step
+        self.journal.checkpoint(step, time.perf_counter() - begun)
+
+    def finish(self) -> None:
+        """Waits until what is being written has its name."""
+        if self._writing is not None:
+            step, self._writing = self._writing, None
+            self.learners.await_save()
+            self.journal.say(f"checkpoint of step {step} written")
+
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """What is being written is finished, also after an error of the run; a second Ctrl-C does not wait."""
+        try:
+            if kind is None or issubclass(kind, UserError):
+                self.finish()
+        except UserError as error:
+            if kind is None:
+                raise
+            self.journal.warn(f"the last checkpoint was not finished: {error}")
+
+    def is_new_best(self, step: int) -> bool:
+        """Whether `run.keep_best` is at its largest so far in the evaluation that followed `step`."""
+        return self.config.run.keep_best is not None and step == self._best(range(1, step + 1))
+
+    def _best(self, steps: Collection[int]) -> int | None:
+        metric = self.config.run.keep_best
+        return metric and best_step(read_metrics(self.run_dir.metrics_file), metric, steps)
 
     def restore(self) -> int:
         """Loads the newest valid checkpoint of a resumed run and returns its step; 0 where none was written yet.
@@ -40,6 +92,7 @@ class Checkpointer:
             self.journal.continue_from(0)
             return 0
         self.learners.load(found.path.resolve())
+        self.sampler.restore(found.state, found.step, found.path)
         self.journal.continue_from(found.step)
         self.journal.say(f"continuing after step {found.step}")
         return found.step

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import floor
-from typing import TYPE_CHECKING
 
 from .config import Config
 from .errors import UserError
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 RESOURCES = ("CPU", "GPU")
 TOLERANCE = 1e-6  # sums of 0.1s
@@ -37,18 +33,52 @@ class Role:
 
 
 @dataclass(frozen=True)
+class Bundle:
+    """Actors that are placed as one, by role and number: one alone, or those that take turns on a GPU."""
+
+    actors: tuple[tuple[str, int], ...]
+    cpus: float
+    gpus: float
+
+    def holds(self, role: str) -> bool:
+        return any(name == role for name, _ in self.actors)
+
+
+@dataclass(frozen=True)
 class Plan:
-    """All roles of a run."""
+    """All roles of a run. `sharing`: those with GPUs take turns on the same ones."""
 
     roles: tuple[Role, ...]
+    sharing: bool = False
+    spread_learners: bool = False
 
     def role(self, name: str) -> Role | None:
         """The role of that name; None when the run does without it (the reference at algo.beta=0)."""
         return next((role for role in self.roles if role.name == name), None)
 
+    def bundles(self) -> tuple[Bundle, ...]:
+        """What is placed as one, shared GPUs first, then by role."""
+        sharers = [role for role in self.roles if self.sharing and role.gpus]
+        shared = []
+        for number in range(max((role.count for role in sharers), default=0)):
+            seated = [role for role in sharers if number < role.count]
+            actors = tuple((role.name, number) for role in seated)
+            shared.append(Bundle(actors, sum(role.cpus for role in seated), 1.0))
+        alone = [
+            Bundle(((role.name, number),), role.cpus, role.gpus)
+            for role in self.roles
+            if role not in sharers
+            for number in range(role.count)
+        ]
+        return (*shared, *alone)
+
     def needed(self) -> dict[str, float]:
-        """Resource -> sum over all actors; rounded, so that three thirds of a GPU are one."""
-        return {resource: round(sum(role.need(resource) for role in self.roles), 3) for resource in RESOURCES}
+        """Resource -> sum over all bundles."""
+        bundles = self.bundles()
+        return {
+            "CPU": round(sum(bundle.cpus for bundle in bundles), 3),
+            "GPU": round(sum(bundle.gpus for bundle in bundles), 3),
+        }
 
     def check(self, available: Mapping[str, float]) -> None:
         """Raises UserError, arithmetic shown, where a sum exceeds `available` (ray.cluster_resources())."""
@@ -60,23 +90,14 @@ class Plan:
         if shortages:
             raise UserError("\n".join(shortages))
 
-    def table(self) -> Table:
-        """The plan for a person to read."""
-        from rich.table import Table
-
-        columns = ("actors", "number", "CPUs each", "GPUs each", "what for")
-        table = Table(*columns, title="Placement plan", title_justify="left")
-        for role in self.roles:
-            table.add_row(role.name, str(role.count), f"{role.cpus:g}", f"{role.gpus:g}", role.purpose)
-        total, actors = self.needed(), sum(role.count for role in self.roles)
-        table.add_section()
-        table.add_row("in all", str(actors), f"{total['CPU']:g}", f"{total['GPU']:g}", "sums")
-        return table
-
     def _shortage(self, resource: str, available: float) -> str:
         asking = [role for role in self.roles if role.need(resource) > 0]
-        terms = " + ".join(f"{role.name} {role.count} x {role.each(resource):g}" for role in asking)
-        largest = max(asking, key=lambda role: role.need(resource))
+        if resource == "GPU" and self.sharing:
+            terms = "the most of " + ", ".join(f"{role.name} {role.count}" for role in asking)
+            largest = max(asking, key=lambda role: role.count)
+        else:
+            terms = " + ".join(f"{role.name} {role.count} x {role.each(resource):g}" for role in asking)
+            largest = max(asking, key=lambda role: role.need(resource))
         keys = [f"{largest.name}.{resource.lower()}s_per_worker"]
         if largest.count > 1:
             keys.insert(0, f"{largest.name}.num_workers")
@@ -93,36 +114,24 @@ def has_reference_worker(config: Config) -> bool:
 
 def make_plan(config: Config) -> Plan:
     """The actors that `config` asks for."""
-    c = config
-    gpu_roles = [
-        c.rollout.gpus_per_worker,
-        c.learner.gpus_per_worker,
-        has_reference_worker(c) and c.reference.gpus_per_worker,
-    ]
-    sharers = sum(1 for gpus in gpu_roles if gpus) if c.cluster.share_gpus else 1
+    sections = {
+        "data": (config.data, "decode pictures"),
+        "rollout": (config.rollout, "sample responses (vLLM)"),
+        "reward": (config.reward, "score responses"),
+        "learner": (config.learner, "update the policy (ZeRO-3)"),
+        "reference": (config.reference, "log-probabilities for KL"),
+    }
+    if not has_reference_worker(config):
+        del sections["reference"]
+    gpus = {name: getattr(section, "gpus_per_worker", 0) for name, (section, _) in sections.items()}
+    sharers = sum(1 for number in gpus.values() if number) if config.cluster.share_gpus else 1
 
-    def share(gpus: int) -> float:
-        return floor(1e4 * gpus / sharers) / 1e4 if gpus else 0.0  # Ray counts in 1/10000
+    def share(number: int) -> float:
+        return floor(1e4 * number / sharers) / 1e4 if number else 0.0  # Ray counts in 1/10000
 
     roles = [
-        Role("data", c.data.num_workers, c.data.cpus_per_worker, 0.0, "decode pictures"),
-        Role(
-            "rollout",
-            c.rollout.num_workers,
-            c.rollout.cpus_per_worker,
-            share(c.rollout.gpus_per_worker),
-            "sample responses (vLLM)",
-        ),
-        Role("reward", c.reward.num_workers, c.reward.cpus_per_worker, 0.0, "score responses"),
-        Role(
-            "learner",
-            c.learner.num_workers,
-            c.learner.cpus_per_worker,
-            share(c.learner.gpus_per_worker),
-            "update the policy (ZeRO-3)",
-        ),
+        Role(name, section.num_workers, section.cpus_per_worker, share(gpus[name]), purpose)
+        for name, (section, purpose) in sections.items()
     ]
-    if has_reference_worker(c):
-        gpus = share(c.reference.gpus_per_worker)
-        roles.append(Role("reference", 1, c.reference.cpus_per_worker, gpus, "log-probabilities for KL"))
-    return Plan(tuple(roles))
+    spread = config.learner.placement == "spread"
+    return Plan(tuple(roles), sharing=config.cluster.share_gpus, spread_learners=spread)

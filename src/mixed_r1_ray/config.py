@@ -80,6 +80,17 @@ class DataConfig:
     template: str = "{question}"
     #: System message, if any.
     system: str | None = None
+    #: What a batch is made of: rows as often as the data has them (proportional), or the same number of each
+    #: reward type or source.
+    mixing: Literal["proportional", "by_type", "by_source"] = "proportional"
+    #: by_type, by_source: weights of the named ones, where others have 1; 0 leaves one out. `data.weights.chart=2`.
+    weights: dict[str, NonNegative] = field(default_factory=dict)
+    #: easy_to_hard: rows of high pass rate first, all of them from a step on (docs/reading.md).
+    curriculum: Literal["none", "easy_to_hard"] = "none"
+    #: So many steps.
+    curriculum_steps: Count = 100
+    #: Folder for copies of the data that are read a row at a time, as large as the data; best on a disk of each node.
+    cache_dir: str = "runs/.cache"
     #: Run stops when more than this fraction of the rows is unusable.
     max_bad_fraction: Fraction = 0.05
     #: Processes that decode pictures and prepare model inputs.
@@ -165,11 +176,13 @@ class LearnerConfig:
     num_workers: Count = 1
     gpus_per_worker: Annotated[int, Bounds(least=0, most=1)] = 0
     cpus_per_worker: NonNegative = 0.4
+    #: Ranks on as few nodes as possible, or evenly over all (host memory and network for each, slower collectives).
+    placement: Literal["pack", "spread"] = "pack"
     #: Threads of a rank on a CPU.
     threads: Count = 1
     #: Peak learning rate of AdamW, reached after warmup_steps, constant from there.
     learning_rate: NonNegative = 1.0e-6
-    #: Steps in which the learning rate rises from zero.
+    #: Optimizer steps in which the learning rate rises from zero.
     warmup_steps: Whole = 0
     #: AdamW's decay rates, and its weight decay.
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
@@ -193,10 +206,12 @@ class LearnerConfig:
 
 @dataclass
 class ReferenceConfig:
-    #: Logical CPUs and GPUs of the reference model (started only when algo.beta > 0).
+    #: Copies of the reference model, which take turns (started only when algo.beta > 0).
+    num_workers: Count = 1
+    #: Logical CPUs and GPUs of each.
     cpus_per_worker: NonNegative = 0.3
     gpus_per_worker: Annotated[int, Bounds(least=0, most=1)] = 0
-    #: Its threads on a CPU.
+    #: Threads of each on a CPU.
     threads: Count = 1
     #: Seconds for one batch.
     timeout_s: Positive = 600.0
@@ -222,6 +237,11 @@ class AlgoConfig:
     use_bias_correction_kl: bool = False
     #: Weight of the policy's mean entropy, which the loss rewards; 0: none.
     entropy_coef: NonNegative = 0.0
+    #: Optimizer steps on a batch: it is cut into so many minibatches of whole groups, and gone over so many times.
+    num_minibatches: Count = 1
+    num_epochs: Count = 1
+    #: Old policy of the ratio: the trainer's weights before a batch's first update, or the engine as it sampled.
+    old_logprobs: Literal["trainer", "rollout"] = "trainer"
     #: What a reward is compared with: its group's mean (grpo; dr_grpo, not divided by a std), the mean of its
     #: group's others (rloo), its group's mean, then whitened over the batch (reinforce_plus_plus_baseline).
     advantage_estimator: Literal["grpo", "dr_grpo", "rloo", "reinforce_plus_plus_baseline"] = "grpo"
@@ -238,6 +258,13 @@ class AlgoConfig:
     overlong_penalty_factor: NonNegative = 1.0
     #: Responses cut at rollout.max_new_tokens are left out of the loss; their group's mean still has them.
     mask_truncated: bool = False
+    #: Groups whose samples all earned the same are set aside, and further prompts of their type sampled for them.
+    dynamic_sampling: bool = False
+    #: dynamic_sampling: most times a step samples further; then groups without a difference fill the batch.
+    max_refills: Count = 4
+    #: k, versions of the weights that generation may be behind learning: batch s + k is generated while batch s is
+    #: learned from. 0: every sample comes from the current weights.
+    max_staleness: Whole = 0
     #: Importance weights of trainer to engine, of each token or each response (the product of its tokens').
     rollout_correction: Literal["none", "token", "sequence"] = "none"
     #: Weights above rollout_correction_max are lowered to it; or those outside a band become 0.
@@ -255,6 +282,8 @@ class GuardConfig:
     max_initial_kl: Positive | None = None
     #: Prompts that the start-up proof samples; at least one for each engine.
     num_probe_prompts: Count = 4
+    #: Steps between repetitions of that proof where algo.max_staleness > 0: samples of older weights prove nothing.
+    probe_every: Count = 10
 
 
 @dataclass
@@ -270,7 +299,7 @@ class RunConfig:
     #: Name of the run, and the folder its own folder is made in.
     name: str = "quickstart"
     dir: str = "runs"
-    #: Optimizer steps.
+    #: Steps: batches sampled and learned from.
     max_steps: Whole = 160
     #: When the folder holds a run: never refuses, auto continues from its newest valid checkpoint,
     #: overwrite clears it.
@@ -280,6 +309,9 @@ class RunConfig:
     #: Steps between checkpoints (one is always written at the end), and how many are kept; null keeps all.
     checkpoint_every: Count = 50
     keep_checkpoints: Count | None = 2
+    #: Held-out metric whose best checkpoint is kept besides, and written as soon as an evaluation sets a new best:
+    #: eval/greedy/mean, eval/sampled/iou, …; null: none.
+    keep_best: str | None = None
     #: Steps between written rollouts (rollouts/step_*.parquet).
     save_rollouts_every: Count = 10
 
@@ -304,6 +336,20 @@ class ClusterConfig:
     actor_logs: bool = False
     #: GiB of its object store.
     object_store_gib: Annotated[float, Bounds(least=0.08)] = 0.5
+    #: Nodes that dry_run plans for, alike; null: this machine. A run refuses a cluster of fewer.
+    nodes: Count | None = None
+    #: GPUs and logical CPUs of each of these nodes.
+    gpus_per_node: Whole = 8
+    cpus_per_node: Count = 64
+    #: GPUs whose published rates the step's estimate takes.
+    gpu: Literal["A100", "H100", "H200"] = "H100"
+    #: GiB of each GPU; null: as published for `gpu`.
+    gpu_memory_gib: Positive | None = None
+    #: GiB of host memory of each node that the plan is compared with; null: none.
+    host_memory_gib: Positive | None = None
+    #: Tokens that the step's estimate counts on; null: pictures at their cap, responses of half the limit.
+    mean_prompt_tokens: Count | None = None
+    mean_response_tokens: Count | None = None
 
 
 @dataclass

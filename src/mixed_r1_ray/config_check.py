@@ -11,6 +11,9 @@ from .config_check_algo import ALGO_CHECKS
 from .types import REWARD_TYPES
 
 TINY_FAMILIES = ("internvl", "qwen2_5_vl")
+HELD_OUT_METRICS = [
+    f"eval/{mode}/{part}" for mode in ("greedy", "sampled") for part in ("mean", "format", *REWARD_TYPES)
+]
 
 
 def contradictions(config: Config) -> list[str]:
@@ -40,10 +43,18 @@ def _sample_fits_microbatch(config: Config) -> str | None:
 
 def _every_rank_has_a_group(config: Config) -> str | None:
     ranks, prompts = config.learner.num_workers, config.rollout.prompts_per_step
-    if ranks > prompts:
+    cuts = config.algo.num_minibatches
+    if cuts > prompts:
         return (
-            f"learner.num_workers {ranks} > rollout.prompts_per_step {prompts}: "
-            f"{ranks - prompts} ranks would have no group to learn from"
+            f"algo.num_minibatches {cuts} > rollout.prompts_per_step {prompts}: groups stay whole, so "
+            f"{cuts - prompts} minibatches would be empty"
+        )
+    share = prompts // cuts
+    if ranks > share:
+        cut = f" / algo.num_minibatches {cuts} = {share}" if cuts > 1 else ""
+        return (
+            f"learner.num_workers {ranks} > rollout.prompts_per_step {prompts}{cut}: "
+            f"{ranks - share} ranks would have no group to learn from"
         )
     return None
 
@@ -115,6 +126,28 @@ def _evaluation_has_data(config: Config) -> str | None:
     return None
 
 
+def _weights_are_of_strata(config: Config) -> str | None:
+    data = config.data
+    if data.weights and data.mixing == "proportional":
+        return (
+            f"data.weights names {', '.join(data.weights)}, but data.mixing is proportional, which takes rows as the data "
+            "has them; give data.mixing=by_type or by_source"
+        )
+    return None
+
+
+def _best_can_be_told(config: Config) -> str | None:
+    metric, every = config.run.keep_best, config.eval.every
+    if metric is None:
+        return None
+    if metric not in HELD_OUT_METRICS:
+        near = ", ".join(get_close_matches(metric, HELD_OUT_METRICS, n=3, cutoff=0.4) or HELD_OUT_METRICS[:3])
+        return f"run.keep_best {metric}: no such held-out metric; nearest: {near}"
+    if every == 0:
+        return f"run.keep_best {metric} with eval.every 0: nothing is evaluated on the way; raise eval.every"
+    return None
+
+
 def _tiny_family_exists(config: Config) -> str | None:
     prefix, colon, family = config.model.path.partition(":")
     if prefix == "tiny" and colon and family not in TINY_FAMILIES:
@@ -152,6 +185,8 @@ CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _pixels_in_order,
     _template_asks_the_question,
     _evaluation_has_data,
+    _weights_are_of_strata,
+    _best_can_be_told,
     _tiny_family_exists,
     _run_name_is_a_folder_name,
     _shared_gpus_are_single,

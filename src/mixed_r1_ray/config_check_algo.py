@@ -126,6 +126,34 @@ def _correction_is_asked_for(config: Config) -> str | None:
     return None
 
 
+def _engine_is_corrected_once(config: Config) -> str | None:
+    algo = config.algo
+    if algo.old_logprobs == "rollout" and algo.rollout_correction != "none":
+        return (
+            "algo.old_logprobs rollout measures ratios against the engine, so they hold the correction from engine "
+            f"to trainer already, and algo.rollout_correction {algo.rollout_correction} would apply it twice; set "
+            "that to none, or take algo.old_logprobs=trainer"
+        )
+    return None
+
+
+def _refills_are_asked_for(config: Config) -> str | None:
+    algo, default = config.algo, AlgoConfig()
+    if not algo.dynamic_sampling and algo.max_refills != default.max_refills:
+        return f"algo.max_refills {algo.max_refills} bounds algo.dynamic_sampling, which is off; set it to true"
+    return None
+
+
+def _engines_can_run_ahead(config: Config) -> str | None:
+    staleness = config.algo.max_staleness
+    if staleness and config.cluster.share_gpus:
+        return (
+            f"algo.max_staleness {staleness} generates while the learners work, but with cluster.share_gpus they take "
+            "turns on the same GPUs; set the first to 0 or the second to false"
+        )
+    return None
+
+
 ALGO_CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _estimator_agrees_with_scale,
     _aggregation_agrees_with_scale,
@@ -136,4 +164,7 @@ ALGO_CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _kl_has_a_gradient,
     _overlong_buffer_fits,
     _correction_is_asked_for,
+    _engine_is_corrected_once,
+    _refills_are_asked_for,
+    _engines_can_run_ahead,
 )

@@ -94,6 +94,8 @@ def describe_type(annotation: Any) -> str:
         return " or ".join(members + ["null"] * (NoneType in args))
     if origin is tuple:
         return f"list of {len(args)} ({describe_type(args[0])})"
+    if origin is dict:
+        return f"name: {describe_type(args[1])}, ..."
     if origin is list:
         return f"list of {describe_type(args[0])}"
     return annotation.__name__
@@ -120,6 +122,9 @@ def _bounded(annotation: Any, value: Any) -> Iterator[tuple[Bounds | None, Any]]
     elif origin in (Union, UnionType):
         for member in args:
             yield from _bounded(member, value)
+    elif origin is dict:
+        for element in value.values():
+            yield from _bounded(args[1], element)
     elif origin is tuple:
         for member, element in zip(args, value, strict=True):
             yield from _bounded(member, element)

@@ -180,7 +180,8 @@ def _settings(tree: dict, origin: str) -> Iterator[Setting]:
 def _apply(merge: _Merge, setting: Setting) -> None:
     expected = schema()[setting.key].describe()
     try:
-        OmegaConf.update(merge.config, setting.key, setting.value, merge=False)
+        named = isinstance(setting.value, dict)  # of a key with names of its own: others that were set stay
+        OmegaConf.update(merge.config, setting.key, setting.value, merge=named)
     except OmegaConfBaseException as error:
         given = "null" if setting.value is None else f"{setting.value!r} ({type(setting.value).__name__})"
         raise ConfigError(f"{setting.origin}: {setting.key} must be {expected}, not {given}") from error

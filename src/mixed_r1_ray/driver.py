@@ -5,21 +5,20 @@ from __future__ import annotations
 from mixed_r1_ray.clock import Clock
 from mixed_r1_ray.cluster import connected
 from mixed_r1_ray.config import Config
-from mixed_r1_ray.experience import check_unscored, make_batch, overlong_metrics, rollout_rows
+from mixed_r1_ray.experience import make_batch, overlong_metrics, rollout_rows, staleness_metrics
 from mixed_r1_ray.interrupt import StopRequest
 from mixed_r1_ray.proof import prove
 from mixed_r1_ray.runtime.journal import Journal
 from mixed_r1_ray.runtime.run_dir import open_run_dir
 from mixed_r1_ray.startup import Parts, check_data_paths, prepare_inputs, start_parts
-from mixed_r1_ray.types import SamplingConfig
 
 
 def run(config: Config) -> None:
     """Runs `config` from its first step, or the one after its last checkpoint, to `run.max_steps`."""
     check_data_paths(config)
-    with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config, journal.say) as plan:
+    with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config, journal.say) as where:
         config, splits = prepare_inputs(config, journal)
-        Driver(config, start_parts(config, plan, splits, run_dir, journal), journal).train()
+        Driver(config, start_parts(config, where, splits, run_dir, journal), journal).train()
 
 
 class Driver:
@@ -27,9 +26,6 @@ class Driver:
 
     def __init__(self, config: Config, parts: Parts, journal: Journal):
         self.config, self.parts, self.journal = config, parts, journal
-        self.sampling = SamplingConfig(
-            config.rollout.group_size, config.rollout.max_new_tokens, config.rollout.temperature
-        )
 
     def train(self) -> None:
         """Steps, evaluations and checkpoints; a stop request (Ctrl-C, SIGTERM) ends it after the step at hand."""
@@ -38,49 +34,48 @@ class Driver:
         if step == 0:
             self.evaluate(step)
         with StopRequest(self.journal.say, "stopping after this step, with a checkpoint") as stop:
-            while step < run.max_steps and not stop.requested:
-                step += 1
-                self.journal.step(step, self.train_step(step))
-                if self.config.eval.every and step % self.config.eval.every == 0:
-                    self.evaluate(step)
-                if step % run.checkpoint_every == 0 or step == run.max_steps or stop.requested:
-                    self.parts.checkpoints.save(step)
+            with self.parts.checkpoints as checkpoints:
+                while step < run.max_steps and not stop.requested:
+                    step += 1
+                    self.journal.step(step, self.train_step(step))
+                    if self.config.algo.max_staleness and step % self.config.guard.probe_every == 0:
+                        self.prove(step)
+                    if self.config.eval.every and step % self.config.eval.every == 0:
+                        self.evaluate(step)
+                    due = step % run.checkpoint_every == 0 or step == run.max_steps or stop.requested
+                    if due or checkpoints.is_new_best(step):
+                        checkpoints.save(step)
             stop.raise_if_requested()
         self.evaluate(step)
         self.journal.report(self.parts.eval_pictures)
 
     def train_step(self, step: int) -> dict[str, float]:
-        """One optimizer step on fresh samples of the current weights; returns its metrics."""
-        parts, config, clock = self.parts, self.config, Clock()
-        with clock.phase("generate"):
-            prompts = parts.train_data.load_batch(parts.order.batch(step))
-            parts.train_data.prefetch(parts.order.batch(step + 1))
-            groups = parts.rollout.generate(prompts, self.sampling, step)
-            pending = parts.scorer.submit_all(groups, progress=step / config.run.max_steps)
-        with clock.phase("reward"):
-            experiences = parts.scorer.collect(pending)
-            check_unscored(step, experiences, config.reward.max_unscored_fraction)
-        with clock.phase("reference"):
-            parts.scorer.await_references(experiences, step)
-        batch = make_batch(step, experiences, config)
+        """Samples, learns from it and hands the new weights to the engines; returns the step's metrics."""
+        parts, clock = self.parts, Clock()
+        pipeline = parts.sampler.pipeline
+        sampled = parts.sampler.sample(step, clock)
+        batch = make_batch(step, sampled.batch, self.config)
         with clock.phase("learn"):
-            learned = parts.learners.update(batch)
+            learned = parts.learners.update(batch, meanwhile=pipeline.advance)
         with clock.phase("sync"):
-            parts.rollout.load_weights(parts.learners.weights(version=step))
+            pipeline.hand_over(parts.learners.weights(version=step))
         if self.journal.wants_rollouts(step):
-            self.journal.rollouts(step, rollout_rows(experiences, batch))
-        scored = [experience.scored() for experience in experiences]
-        staleness = {"staleness/max": step - 1 - min(experience.info.oldest_version for experience in experiences)}
-        learned |= staleness | overlong_metrics(experiences, config)
-        return self.journal.summarise(scored, learned, clock, len(parts.train_data.bad_rows))
+            self.journal.rollouts(step, rollout_rows(sampled.batch, batch))
+        scored = [experience.scored() for experience in sampled.generated]
+        learned |= staleness_metrics(step, sampled.batch) | overlong_metrics(sampled.generated, self.config)
+        return self.journal.summarise(scored, learned | sampled.metrics, clock, len(parts.train_data.bad_rows))
 
     def sync(self, step: int) -> None:
         """Gives the engines the learners' weights and proves that both are now one distribution."""
+        self.parts.rollout.load_weights(self.parts.learners.weights(version=step))
+        self.prove(step)
+
+    def prove(self, step: int) -> None:
+        """Samples a few answers with the weights of now; engines, learners and reference must agree on them."""
         parts, config = self.parts, self.config
         self.journal.say("proving that engine, trainer and reference agree")
-        parts.rollout.load_weights(parts.learners.weights(version=step))
         num_probes = max(config.guard.num_probe_prompts, config.rollout.num_workers)  # every engine gets one
-        probes = parts.train_data.load_batch(parts.order.batch(step + 1)[:num_probes])
+        probes = parts.sampler.pipeline.probes(num_probes)
         worst = prove(probes, parts.rollout, parts.learners, parts.references, parts.guard, step)
         self.journal.say(f"log-probabilities agree to {worst:.1e}")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
+
+import numpy as np
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.data.loader import PromptLoader
-from mixed_r1_ray.data.reader import RowInfo
+from mixed_r1_ray.data.reader import UsableRows
 from mixed_r1_ray.experience import Experience, Scorer, as_pair
 from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.rollout.pool import RolloutPool
@@ -25,7 +26,7 @@ class Evaluator:
         self,
         config: Config,
         loader: PromptLoader,
-        rows: Sequence[RowInfo],
+        rows: UsableRows,
         rollout: RolloutPool,
         scorer: Scorer,
     ):
@@ -51,12 +52,10 @@ class Evaluator:
         return results
 
 
-def choose(rows: Sequence[RowInfo], per_type: int | None) -> list[int]:
+def choose(rows: UsableRows, per_type: int | None) -> list[int]:
     """The first `per_type` rows of each reward type; all where it is None."""
-    by_type: dict[str, list[int]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        by_type[row.reward_type].append(index)
-    return sorted(index for indices in by_type.values() for index in indices[:per_type])
+    by_type = (np.flatnonzero(rows.reward_type == code) for code in range(len(rows.reward_types)))
+    return sorted(int(index) for indices in by_type for index in indices[:per_type])
 
 
 def _results(mode: str, experiences: Sequence[Experience]) -> list[EvalResult]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import mul
 from statistics import fmean
 
 from ray import ObjectRef
@@ -77,19 +78,23 @@ class Scorer:
         self, groups: Iterable[FinishedGroup], progress: float = 0.0, with_reference: bool = True
     ) -> list[PendingExperience]:
         """Consumes the stream of groups to its end; scoring runs meanwhile."""
-        return list(self._submit(groups, progress, with_reference))
+        return [self.submit(finished, progress, with_reference) for finished in groups]
 
-    def _submit(
-        self, groups: Iterable[FinishedGroup], progress: float, with_reference: bool
-    ) -> Iterator[PendingExperience]:
-        for finished in groups:
-            prompt, num_samples = finished.prompt, len(finished.info.response_lengths)
-            score = self.rewards.submit(prompt, finished.group, num_samples, progress)
-            reference = None
-            if with_reference and self.references:
-                self._turn = (self._turn + 1) % len(self.references)
-                reference = self.references[self._turn].logprobs.remote(prompt.inputs, finished.group)
-            yield PendingExperience(finished, score, reference)
+    def submit(
+        self, finished: FinishedGroup, progress: float = 0.0, with_reference: bool = True
+    ) -> PendingExperience:
+        """Starts the scoring of one group; returns at once."""
+        prompt, num_samples = finished.prompt, len(finished.info.response_lengths)
+        score = self.rewards.submit(prompt, finished.group, num_samples, progress)
+        reference = None
+        if with_reference and self.references:
+            self._turn = (self._turn + 1) % len(self.references)
+            reference = self.references[self._turn].logprobs.remote(prompt.inputs, finished.group)
+        return PendingExperience(finished, score, reference)
+
+    def advance(self) -> None:
+        """Keeps the reward workers busy; does not wait."""
+        self.rewards.advance()
 
     def collect(self, pending: Sequence[PendingExperience]) -> list[Experience]:
         """The groups with their rewards, in the order of their prompt ids, whichever engine was faster."""
@@ -133,7 +138,7 @@ def make_batch(step: int, experiences: Sequence[Experience], config: Config) -> 
     advantages = _advantages(experiences, config)
     if config.algo.mask_truncated:
         advantages = _without_truncated(experiences, advantages)
-    groups = tuple(
+    groups = [
         TrainGroup(
             prompt_id=experience.prompt.prompt_id,
             num_prompt_tokens=experience.prompt.num_tokens,
@@ -144,19 +149,22 @@ def make_batch(step: int, experiences: Sequence[Experience], config: Config) -> 
             reference_logprobs=experience.reference_logprobs,
         )
         for experience, group in zip(experiences, advantages, strict=True)
-    )
-    live = [
-        length
-        for group in groups
-        for length, advantage in zip(group.response_lengths, group.advantages, strict=True)
-        if advantage is not None
     ]
-    if not live:
+    batch = TrainBatch.of(step, groups)
+    if not batch.num_samples:
         raise UserError(
             f"step {step}: none of {len(groups)} groups has a scored sample to learn from; the warnings "
             "(warnings.jsonl) say what was not scored and why" + _truncation_hint(experiences, config)
         )
-    return TrainBatch(step, groups, num_samples=len(live), num_tokens=sum(live))
+    return batch
+
+
+def staleness_metrics(step: int, experiences: Sequence[Experience]) -> dict[str, float]:
+    """How many versions the weights that made the trained tokens were behind the policy: at most, and a token's mean."""
+    behind = [step - 1 - experience.info.oldest_version for experience in experiences]
+    tokens = [sum(experience.info.response_lengths) for experience in experiences]
+    mean = sum(map(mul, behind, tokens)) / sum(tokens)
+    return {"staleness/max": max(behind), "staleness/mean": mean}
 
 
 def overlong_metrics(experiences: Sequence[Experience], config: Config) -> dict[str, float]:

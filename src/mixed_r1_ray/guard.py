@@ -24,6 +24,7 @@ class Guard:
 
     max_logprob_mismatch: float
     max_initial_kl: float
+    max_staleness: int = 0
 
     @classmethod
     def from_config(cls, config: Config) -> Guard:
@@ -32,6 +33,7 @@ class Guard:
         return cls(
             LOGPROB_MISMATCH[dtype] if mismatch is None else mismatch,
             INITIAL_KL[dtype] if kl is None else kl,
+            config.algo.max_staleness,
         )
 
     def allows(self, mismatch: float) -> bool:
@@ -55,6 +57,23 @@ class Guard:
                     f"prompt {group.prompt_id!r}: sample {rollout.sample_index} holds media token {said[0]}. Cause: "
                     "the engine does not ban media tokens (logit_bias was lost on the way)."
                 )
+
+    def check_version(self, step: int, prompt_id: str, version: int, scheduled: int) -> None:
+        """A group must come from the weights that its batch was to be generated with."""
+        if version != scheduled:
+            raise NumericsError(
+                f"step {step}: prompt {prompt_id!r} was answered with weight version {version}, but version {scheduled} "
+                "was due: an engine missed or overtook a weight load."
+            )
+
+    def check_staleness(self, step: int, prompt_id: str, oldest_version: int) -> None:
+        """No token may be older than algo.max_staleness versions when it is learned from."""
+        behind = step - 1 - oldest_version
+        if behind > self.max_staleness:
+            raise NumericsError(
+                f"step {step}: a token of prompt {prompt_id!r} comes from weight version {oldest_version}, {behind} "
+                f"behind the policy's {step - 1} (algo.max_staleness {self.max_staleness})."
+            )
 
     def check_initial_kl(self, kl: float) -> None:
         """Before the first update, policy and reference are one model."""

@@ -6,9 +6,9 @@ import os
 import shlex
 import sys
 import traceback
-from pathlib import Path
 
 from .errors import ConfigError, UserError
+from .redaction import redact
 
 EXIT_FAILED = 1
 EXIT_BAD_CONFIG = 2
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except Exception:
-        traceback.print_exc()
+        print(redact(traceback.format_exc()), end="", file=sys.stderr)
         return EXIT_FAILED
     return 0
 
@@ -51,7 +51,9 @@ def _dispatch(argv: list[str]) -> None:
         return
     config = load_config(argv)
     if command.dry_run:
-        _show(config)
+        from .dry_run import dry_run
+
+        dry_run(config)
         return
 
     from .environment import prepare_environment
@@ -68,36 +70,8 @@ def _dispatch(argv: list[str]) -> None:
     run(config)
 
 
-def _show(config) -> None:
-    """Prints the resolved configuration and the placement plan, and whether this machine could hold it."""
-    from rich.console import Console
-
-    from .cluster_plan import make_plan
-    from .config_load import config_to_yaml
-    from .environment import cluster_address
-
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(config_to_yaml(config), markup=False)
-    plan = make_plan(config)
-    console.print(plan.table())
-    address = cluster_address(config)
-    if address:
-        console.print(
-            f"The cluster at {address} was not asked; a real run compares these sums with it.", markup=False
-        )
-        return
-    cpus = config.cluster.num_cpus or os.cpu_count() or 1
-    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    try:
-        plan.check({"CPU": cpus, "GPU": gpus})
-    except UserError as error:
-        console.print(f"This machine alone cannot hold it: {error}", markup=False)
-    else:
-        console.print(f"This machine alone can hold it ({cpus} CPUs, {gpus} GPUs).", markup=False)
-
-
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(redact(f"error: {message}"), file=sys.stderr)
     return code
 
 

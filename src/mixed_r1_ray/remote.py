@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -10,6 +11,8 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.interrupt import raise_if_interrupted
+
+POLL_S = 0.05
 
 
 class ActorFailure(UserError):
@@ -35,6 +38,24 @@ def fetch(refs: Any, *, what: str, deadline_s: float) -> Any:
         raise _remote_cause(error, what) from None
     except RayError as error:
         raise _death(error, what) from None
+
+
+def work_until_made(refs: Sequence[Any], work: Callable[[], None], *, deadline_s: float) -> float:
+    """Calls `work` every 50 ms until all of `refs` are made, one has failed or the deadline is over.
+
+    Returns the seconds that are left. `fetch` then says how it went.
+    """
+    deadline = time.monotonic() + deadline_s
+    while time.monotonic() < deadline:
+        raise_if_interrupted()
+        try:
+            ray.get(list(refs), timeout=POLL_S)
+            break
+        except GetTimeoutError:
+            work()
+        except RayError:
+            break
+    return max(0.0, deadline - time.monotonic())
 
 
 def wait_for(refs: Sequence[Any], *, what: str, deadline_s: float) -> None:

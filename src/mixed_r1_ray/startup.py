@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 
 from mixed_r1_ray.checkpointing import Checkpointer
 from mixed_r1_ray.cluster import Actors, await_ready, create_actors
-from mixed_r1_ray.cluster_plan import Plan
 from mixed_r1_ray.config import Config
+from mixed_r1_ray.data.batch_plan import make_order
 from mixed_r1_ray.data.loader import PromptLoader
-from mixed_r1_ray.data.order import BatchOrder
 from mixed_r1_ray.data.reader import record_files
 from mixed_r1_ray.data.worker import SplitInfo
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.evaluation import Evaluator
 from mixed_r1_ray.experience import Scorer
 from mixed_r1_ray.guard import Guard
+from mixed_r1_ray.placement import Placement
 from mixed_r1_ray.policy.group import LearnerGroup
 from mixed_r1_ray.quickstart import SYNTHETIC, build_missing
 from mixed_r1_ray.remote import fetch
@@ -24,16 +24,16 @@ from mixed_r1_ray.rewards.pool import RewardPool
 from mixed_r1_ray.rollout.pool import RolloutPool
 from mixed_r1_ray.runtime.journal import Journal
 from mixed_r1_ray.runtime.run_dir import RunDir
+from mixed_r1_ray.sampler import Sampler
 
 
 @dataclass(frozen=True)
 class Parts:
     """What the driver's loop holds: pools of actors and the pure objects between them."""
 
-    order: BatchOrder
+    sampler: Sampler
     train_data: PromptLoader
     rollout: RolloutPool
-    scorer: Scorer
     learners: LearnerGroup
     references: list
     guard: Guard
@@ -63,44 +63,45 @@ def prepare_inputs(config: Config, journal: Journal) -> tuple[Config, dict[str, 
     return replace(config, model=replace(config.model, path=built.model)), splits
 
 
-def start_parts(config: Config, plan: Plan, splits: dict[str, str], run_dir: RunDir, journal: Journal) -> Parts:
+def start_parts(
+    config: Config, placement: Placement, splits: dict[str, str], run_dir: RunDir, journal: Journal
+) -> Parts:
     """Starts all actors and hands them over ready. Raises UserError naming what could not be started."""
-    actors = create_actors(config, plan, splits)
+    actors = create_actors(config, placement, splits)
     rows = {split: _describe(actors, split, config, journal) for split in splits}
-    if len(rows["train"].rows) < config.rollout.prompts_per_step:
-        raise UserError(
-            f"data.train={config.data.train}: {len(rows['train'].rows)} usable rows are fewer than "
-            f"rollout.prompts_per_step={config.rollout.prompts_per_step}"
-        )
+    order = make_order(rows["train"].rows, config, journal.warn)
     learners = LearnerGroup(actors.learner, config)
     journal.say("starting learners")
     learners.start()
     await_ready(actors, config, journal.say)
-    checkpoints = Checkpointer(config, run_dir, learners, journal)
     rollout = RolloutPool(actors.rollout, config.rollout.timeout_s)
     rewards = RewardPool.from_config(actors.reward, config.reward, journal.warn)
     scorer = Scorer(rewards, actors.reference, config.reference.timeout_s, journal.warn)
     loaders = {
         split: PromptLoader(
-            actors.data, split, config, rows[split].bad_rows, lambda bad: journal.warn(f"skipped: {bad}")
+            actors.data,
+            split,
+            config,
+            rows[split].rows,
+            rows[split].bad_rows,
+            lambda bad: journal.warn(f"skipped: {bad}"),
         )
         for split in splits
     }
     evaluator = (
         Evaluator(config, loaders["eval"], rows["eval"].rows, rollout, scorer) if "eval" in splits else None
     )
+    sampler = Sampler(config, order, rows["train"].rows, loaders["train"], rollout, scorer, journal.warn)
+    checkpoints = Checkpointer(config, run_dir, learners, sampler, journal)
     return Parts(
-        order=BatchOrder(
-            [row.reward_type for row in rows["train"].rows], config.rollout.prompts_per_step, config.run.seed
-        ),
+        sampler=sampler,
         train_data=loaders["train"],
         rollout=rollout,
-        scorer=scorer,
         learners=learners,
         references=actors.reference,
         guard=Guard.from_config(config),
         evaluator=evaluator,
-        eval_pictures=_PictureSource(actors, rows.get("eval")),
+        eval_pictures=_PictureSource(actors, "eval" in splits),
         checkpoints=checkpoints,
         first_step=checkpoints.restore() + 1,
     )
@@ -120,12 +121,10 @@ class _PictureSource:
     """Encoded first pictures of held-out prompts by id, for the report."""
 
     actors: Actors
-    split: SplitInfo | None
+    evaluated: bool
 
     def __call__(self, prompt_ids: list[str]) -> dict[str, bytes]:
-        if self.split is None:
+        if not self.evaluated:
             return {}
-        index = {row.record_id: number for number, row in enumerate(self.split.rows)}
-        answer = self.actors.data[0].pictures.remote("eval", [index[prompt_id] for prompt_id in prompt_ids])
-        pictures = fetch(answer, what="data worker reading pictures for the report", deadline_s=60.0)
-        return {prompt_id: picture for prompt_id, picture in zip(prompt_ids, pictures, strict=True) if picture}
+        answer = self.actors.data[0].pictures.remote("eval", prompt_ids)
+        return fetch(answer, what="data worker reading pictures for the report", deadline_s=60.0)

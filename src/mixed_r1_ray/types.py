@@ -7,9 +7,9 @@ Shapes: P prompt tokens (placeholders expanded), T response tokens, G responses 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,6 +93,16 @@ class GroupInfo:
     finished: tuple[bool, ...]
     oldest_version: int
 
+    @classmethod
+    def of(cls, group: Group) -> GroupInfo:
+        """Of a whole group."""
+        return cls(
+            prompt_id=group.prompt_id,
+            response_lengths=tuple(len(rollout.token_ids) for rollout in group.rollouts),
+            finished=tuple(rollout.finished for rollout in group.rollouts),
+            oldest_version=min(int(rollout.weight_versions.min()) for rollout in group.rollouts),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -132,12 +142,23 @@ class TrainGroup:
 
 @dataclass(frozen=True, slots=True)
 class TrainBatch:
-    """The global optimizer batch. `num_samples` and `num_tokens` count the samples that enter the loss."""
+    """A step's global batch, or one of its minibatches. The counts are of the samples that enter the loss."""
 
     step: int
     groups: tuple[TrainGroup, ...]
     num_samples: int
     num_tokens: int
+
+    @classmethod
+    def of(cls, step: int, groups: Sequence[TrainGroup]) -> TrainBatch:
+        """The batch of these groups, counted."""
+        live = [
+            length
+            for group in groups
+            for length, advantage in zip(group.response_lengths, group.advantages, strict=True)
+            if advantage is not None
+        ]
+        return cls(step, tuple(groups), num_samples=len(live), num_tokens=sum(live))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,3 +168,15 @@ class WeightUpdate:
     version: int
     names: tuple[str, ...]  # every parameter that the buckets carry, each once
     buckets: tuple[ObjectRef, ...]  # each a dict name -> sync.wire.WireTensor
+
+
+@dataclass(frozen=True, slots=True)
+class SaveRequest:
+    """A checkpoint that the learners are to write into `folder` (runtime/checkpoints.py) and commit."""
+
+    folder: str
+    state: Mapping[str, Any]  # JSON: the driver's part of it
+    files: Mapping[str, Mapping[str, Any]]  # what the driver has written there, sealed
+    keep: int | None  # how many of the newest stay; None: all
+    spare: int | None  # a step whose checkpoint stays besides
+    deadline_s: float

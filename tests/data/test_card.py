@@ -12,7 +12,6 @@ import pytest
 import yaml
 from PIL import Image
 
-from mixed_r1_ray.data.card import _cell, _link
 from mixed_r1_ray.data.card_charts import histogram, pie
 from mixed_r1_ray.data.mixing import build_mixture
 from mixed_r1_ray.data.recipe import load_recipe
@@ -113,13 +112,3 @@ def test_whole_numbers_have_a_bar_each_and_long_tails_are_told():
 
 def test_no_values_make_no_chart():
     assert histogram({}, "Pass rate", "x") == ""
-
-
-def test_cells_are_short_single_lines():
-    assert "\n" not in _cell("a\n\nb") and len(_cell("x" * 1000)) == 301
-
-
-def test_only_web_addresses_become_links():
-    assert _link("https://example.org/a?b=1") == "[example.org/a?b=1](https://example.org/a?b=1)"
-    for url in ("javascript:alert(1)", "https://a b", "https://a)(", ""):
-        assert "](" not in _link(url)

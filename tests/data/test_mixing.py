@@ -88,7 +88,7 @@ def shards(folder: Path) -> dict[str, str]:
 
 
 def read(folder: Path) -> list[Record]:
-    table = RecordTable(str(folder), 0.0)
+    table = RecordTable(str(folder), 0.0, folder.parent / "cache")
     return [table.record(index) for index in range(len(table.rows))]
 
 

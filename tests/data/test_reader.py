@@ -37,9 +37,15 @@ def write_rows(path: Path, rows: list[dict], schema: pa.Schema = NULLABLE) -> st
     return str(path)
 
 
+def table_of(path, allowed: float = 0.0) -> RecordTable:
+    """Its Arrow copies lie beside the data."""
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    return RecordTable(str(path), allowed, folder / "cache")
+
+
 def complaint(path, allowed: float = 0.0) -> str:
     with pytest.raises(UserError) as caught:
-        RecordTable(str(path), allowed)
+        assert table_of(path, allowed).rows is None
     return str(caught.value)
 
 
@@ -62,18 +68,18 @@ def test_records_come_back_as_they_were_written(tmp_path):
         replace(GOOD, id="mine", reward_type="custom", answer="whatever my function reads"),
     ]
     write_records(tmp_path / "train.parquet", written)
-    table = RecordTable(str(tmp_path / "train.parquet"), 0.0)
+    table = table_of(tmp_path / "train.parquet", 0.0)
     assert table.bad_rows == []
     assert [table.record(index) for index in range(len(table.rows))] == written
-    assert [row.reward_type for row in table.rows] == [record.reward_type for record in written]
+    assert [table.rows.reward_types[code] for code in table.rows.reward_type] == [one.reward_type for one in written]
 
 
 def test_shards_of_a_folder_are_read_in_name_order_and_rows_know_their_place(tmp_path):
     write_records(tmp_path / "b.parquet", records(2, first=3))
     write_records(tmp_path / "a.parquet", records(3))
     (tmp_path / "notes.txt").write_text("not a shard")
-    table = RecordTable(str(tmp_path), 0.0)
-    assert [row.record_id for row in table.rows] == ["r0", "r1", "r2", "r3", "r4"]
+    table = table_of(tmp_path, 0.0)
+    assert [table.record(index).id for index in range(len(table.rows))] == ["r0", "r1", "r2", "r3", "r4"]
     assert [table.where(index) for index in (0, 2, 4)] == [
         ("a.parquet", 0),
         ("a.parquet", 2),
@@ -85,7 +91,7 @@ def test_shards_of_a_folder_are_read_in_name_order_and_rows_know_their_place(tmp
 def test_bad_rows_leave_the_numbering_of_the_others_right(tmp_path):
     rows = [record.to_row() for record in records(5)]
     rows[1]["question"] = ""
-    table = RecordTable(write_rows(tmp_path / "a.parquet", rows), 0.5)
+    table = table_of(write_rows(tmp_path / "a.parquet", rows), 0.5)
     assert [table.record(index).id for index in range(4)] == ["r0", "r2", "r3", "r4"]
     assert table.where(1) == ("a.parquet", 2)
     assert [str(bad) for bad in table.bad_rows] == ["a.parquet, row 1, question: is empty"]
@@ -136,7 +142,7 @@ SIZE = {"width": 40, "height": 30}
 def test_each_kind_of_bad_row_is_named_by_file_row_and_field(tmp_path, changes, field, reason):
     rows = [record.to_row() for record in records(4)]
     rows[2] |= changes
-    table = RecordTable(write_rows(tmp_path / "part-7.parquet", rows), 0.5)
+    table = table_of(write_rows(tmp_path / "part-7.parquet", rows), 0.5)
     (bad,) = table.bad_rows
     assert (bad.file, bad.row, bad.field) == ("part-7.parquet", 2, field)
     assert reason in bad.reason
@@ -144,10 +150,45 @@ def test_each_kind_of_bad_row_is_named_by_file_row_and_field(tmp_path, changes, 
     assert str(bad) == f"part-7.parquet, row 2, {field}: {bad.reason}"
 
 
+def test_text_that_is_not_utf8_is_a_bad_row_and_the_others_of_its_batch_are_read(tmp_path):
+    rows = [record.to_row() for record in records(4)]
+    binary = NULLABLE.set(NULLABLE.get_field_index("question"), pa.field("question", pa.binary()))
+    for number, row in enumerate(rows):
+        row["question"] = b"caf\xe9" if number == 2 else b"caf\xc3\xa9"
+    table = pa.Table.from_pylist(rows, schema=binary)
+    unsafe = pa.Array.from_buffers(pa.string(), 4, table["question"].chunk(0).buffers())
+    pq.write_table(table.set_column(table.column_names.index("question"), "question", unsafe), tmp_path / "a.parquet")
+    table = table_of(tmp_path, 0.5)
+    assert [str(bad) for bad in table.bad_rows] == ["a.parquet, row 2, text: is not UTF-8"]
+    assert [table.record(index).question for index in range(3)] == ["café"] * 3
+
+
+def test_planning_is_told_types_sources_places_and_pass_rates(tmp_path):
+    write_records(
+        tmp_path / "a.parquet",
+        [
+            replace(GOOD, id="1", meta='{"pass_rate": 0.25}'),
+            replace(GOOD, id="2", source="maps", reward_type="open_ended", meta='{"pass_rate": "high"}'),
+            replace(GOOD, id="3", source="maps"),
+        ],
+    )
+    rows = table_of(tmp_path).rows
+    assert [rows.reward_types[code] for code in rows.reward_type] == ["matching", "open_ended", "matching"]
+    assert [rows.sources[code] for code in rows.source] == ["shapes", "maps", "maps"]
+    assert [rows.place(index) for index in range(3)] == [(0, 0), (0, 1), (0, 2)]
+    assert rows.pass_rate[0] == 0.25 and all(rate != rate for rate in rows.pass_rate[1:])
+
+
+def test_first_pictures_are_found_by_id(tmp_path):
+    write_records(tmp_path / "a.parquet", records(3))
+    write_records(tmp_path / "b.parquet", [replace(GOOD, id="bare", images=(), image_sizes=())])
+    assert table_of(tmp_path).first_pictures(["r1", "bare", "unknown"]) == {"r1": b"first"}
+
+
 def test_ids_are_unique_across_shards(tmp_path):
     write_records(tmp_path / "a.parquet", records(2))
     write_records(tmp_path / "b.parquet", records(2, first=1))
-    (bad,) = RecordTable(str(tmp_path), 0.5).bad_rows
+    (bad,) = table_of(tmp_path, 0.5).bad_rows
     assert (bad.file, bad.row, bad.field) == ("b.parquet", 0, "id")
 
 
@@ -155,8 +196,8 @@ def test_optional_columns_may_be_absent_or_null(tmp_path):
     optional = ("choices", "image_sizes", "meta")
     row = {name: value for name, value in GOOD.to_row().items() if name not in optional}
     required = pa.schema([field for field in NULLABLE if field.name not in optional])
-    absent = RecordTable(write_rows(tmp_path / "absent.parquet", [row], required), 0.0)
-    null = RecordTable(write_rows(tmp_path / "null.parquet", [row | dict.fromkeys(optional)]), 0.0)
+    absent = table_of(write_rows(tmp_path / "absent.parquet", [row], required), 0.0)
+    null = table_of(write_rows(tmp_path / "null.parquet", [row | dict.fromkeys(optional)]), 0.0)
     assert absent.record(0) == null.record(0) == replace(GOOD, image_sizes=(), meta="{}")
 
 
@@ -177,14 +218,14 @@ def test_what_the_datasets_library_writes_is_read(tmp_path):
     )
     images = [{name: row[name] for name in features} | {"id": f"i{n}"} for n, row in enumerate(rows)]
     datasets.Dataset.from_list(images, features=features).to_parquet(tmp_path / "b.parquet")
-    table = RecordTable(str(tmp_path), 0.0)
+    table = table_of(tmp_path, 0.0)
     assert [table.record(index).images for index in range(6)] == [GOOD.images] * 6
 
 
 def test_columns_of_others_are_left_unread(tmp_path):
     table = pa.Table.from_pylist([GOOD.to_row()], schema=SCHEMA).append_column("score", pa.array([1.0]))
     pq.write_table(table, tmp_path / "a.parquet")
-    assert RecordTable(str(tmp_path), 0.0).record(0) == GOOD
+    assert table_of(tmp_path, 0.0).record(0) == GOOD
 
 
 def test_missing_path_is_named(tmp_path):
@@ -242,7 +283,7 @@ def test_more_bad_rows_than_allowed_stop_with_rate_key_fields_and_examples(tmp_p
     assert "7 of 20 rows cannot be used (35.0%; data.max_bad_fraction allows 30.0%)" in said
     assert "question 4, answer 3" in said
     assert said.count("a.parquet, row ") == 5
-    assert len(RecordTable(path, 0.35).rows) == 13
+    assert len(table_of(path, 0.35).rows) == 13
 
 
 def test_exactly_the_allowed_fraction_passes():

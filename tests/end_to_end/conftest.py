@@ -47,6 +47,8 @@ def watched_run(start) -> tuple[RealRun, list[int]]:
     """Four steps of the tiny InternVL on one of each actor, a checkpoint after each; and its memory over time."""
     run = start("run.max_steps=4", "run.checkpoint_every=1", "run.keep_checkpoints=null")
     with memory_watched(run) as memory:
+        run.await_step(2)
+        run.listened_at = run.listening()
         assert run.finish() == 0, run.output[-6000:]
     return run, memory
 

@@ -40,6 +40,7 @@ class RealRun:
     log: Path
     mark: str
     started: float = field(default_factory=time.monotonic)
+    listened_at: set[str] = field(default_factory=set)  # while it ran, where a fixture looked
 
     @property
     def output(self) -> str:
@@ -63,6 +64,11 @@ class RealRun:
         """Returns once the metrics of `step` are written."""
         self._await(lambda: any(line["step"] >= step for line in self.metrics()), f"step {step}", timeout_s)
 
+    def await_checkpoint(self, step: int, timeout_s: float = START_S) -> None:
+        """Returns once the checkpoint of `step` has its name."""
+        folder = self.folder / "checkpoints" / f"step_{step:06d}"
+        self._await(folder.is_dir, folder.name, timeout_s)
+
     def await_output(self, text: str, timeout_s: float = START_S) -> None:
         """Returns once `text` has been printed."""
         self._await(lambda: text in self.output, repr(text), timeout_s)
@@ -74,6 +80,17 @@ class RealRun:
     def processes(self) -> dict[int, str]:
         """Command lines of all living processes of this run, by process id."""
         return marked_processes(self.mark)
+
+    def listening(self) -> set[str]:
+        """Addresses at which processes of this run wait for connections."""
+        import psutil
+
+        mine = self.processes()
+        return {
+            connection.laddr.ip.removeprefix("::ffff:")  # an IPv4 address on an IPv6 socket
+            for connection in psutil.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN and connection.pid in mine
+        }
 
     def leftovers(self, timeout_s: float = 120.0) -> dict[int, str]:
         """Processes that outlive the run's end by more than `timeout_s`; none, if all is well."""
@@ -95,7 +112,8 @@ def start_run(
 ) -> RealRun:
     """Starts the quickstart at a tiny size with `folder` as its run folder; `overrides` come last."""
     command = [sys.executable, "-m", "mixed_r1_ray.main", "conf=quickstart", *size]
-    command += [f"run.dir={folder.parent}", f"run.name={folder.name}", f"tiny.cache_dir={cache}", *overrides]
+    command += [f"run.dir={folder.parent}", f"run.name={folder.name}", f"tiny.cache_dir={cache}"]
+    command += [f"data.cache_dir={cache}", *overrides]
     mark = uuid.uuid4().hex
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.parent / f"{folder.name}-{mark[:8]}.log"

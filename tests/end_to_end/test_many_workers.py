@@ -16,12 +16,13 @@ DOUBLED = (
     "reward.num_workers=2",
     "data.num_workers=2",
 )
+SECRETS = {"WANDB_API_KEY": "0123456789abcdef" * 2 + "76543210", "HF_TOKEN": "hf_" + "aB3dE5gH7j" * 3}
 
 
 @pytest.fixture(scope="module")
 def doubled_run(finished):
     """The plain run's first two steps on two of each actor."""
-    return finished(*DOUBLED)
+    return finished(*DOUBLED, "tracking.wandb=offline", environment=SECRETS)
 
 
 def rollouts(run, step: int) -> list[dict]:
@@ -73,11 +74,57 @@ def test_two_of_each_end_with_no_process_left(doubled_run):
     assert doubled_run.leftovers() == {}
 
 
+def test_no_secret_of_the_environment_is_in_the_runs_folder_or_output(doubled_run):
+    files = [path for path in doubled_run.folder.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in files)
+    for secret in SECRETS.values():
+        assert secret not in doubled_run.output
+        assert [path for path in files if secret.encode() in path.read_bytes()] == []
+
+
+def with_checkpoints_up_to(run, step: int, folder: Path) -> Path:
+    """A copy of a run as if it had been killed after a checkpoint."""
+    shutil.copytree(run.folder, folder, symlinks=True)
+    for later in (folder / "checkpoints").glob("step_*"):
+        if int(later.name.removeprefix("step_")) > step:
+            shutil.rmtree(later)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def widened_run(plain_run, finished, tmp_path_factory):
+    """The plain run from its first checkpoint on, on two ranks; of its checkpoints the newest and the best stay."""
+    folder = with_checkpoints_up_to(plain_run, 1, tmp_path_factory.mktemp("widened") / "run")
+    settings = ("run.resume=auto", "run.max_steps=4", "learner.num_workers=2", "run.checkpoint_every=100")
+    keeping = ("run.keep_checkpoints=1", "run.keep_best=eval/sampled/mean", "eval.every=1")
+    return finished(*settings, *keeping, folder=folder)
+
+
+def test_two_ranks_continue_what_one_wrote(plain_run, widened_run):
+    assert "continuing after step 1" in widened_run.output
+    once, again = weights(plain_run, 4), weights(widened_run, 4)
+    assert max(float((once[name] - again[name]).abs().max()) for name in once) <= 1e-5
+
+
+def test_the_newest_and_the_best_checkpoint_stay(widened_run):
+    means = {line["step"]: line["eval/sampled/mean"] for line in widened_run.metrics() if "eval/sampled/mean" in line}
+    best = max((2, 3, 4), key=lambda step: (means[step], step))
+    kept = {int(path.name.removeprefix("step_")) for path in (widened_run.folder / "checkpoints").glob("step_*")}
+    assert kept == {best, 4}
+
+
+@pytest.mark.slow
+def test_one_rank_continues_what_two_wrote(doubled_run, finished, tmp_path):
+    folder = with_checkpoints_up_to(doubled_run, 1, tmp_path / "narrowed")
+    run = finished(*DOUBLED, "learner.num_workers=1", "run.resume=auto", folder=folder)
+    assert "continuing after step 1" in run.output
+    once, again = weights(doubled_run, 2), weights(run, 2)
+    assert max(float((once[name] - again[name]).abs().max()) for name in once) <= 1e-5
+
+
 @pytest.mark.slow
 def test_two_ranks_continue_from_what_two_ranks_wrote(doubled_run, finished, tmp_path):
-    folder = tmp_path / "continued"
-    shutil.copytree(doubled_run.folder, folder, symlinks=True)
-    shutil.rmtree(folder / "checkpoints" / "step_000002")
+    folder = with_checkpoints_up_to(doubled_run, 1, tmp_path / "continued")
     run = finished(*DOUBLED, "run.resume=auto", folder=folder)
     assert "continuing after step 1" in run.output
     once, again = weights(doubled_run, 2), weights(run, 2)

@@ -8,6 +8,10 @@ import signal
 import pytest
 
 CLOCKED = ("time/", "throughput/")
+# The largest rounding error of a step is no property of the step: it moves with where the allocator puts a tensor,
+# between two runs that were never killed too. What a run promises of it is the bound of engine/trainer parity.
+ROUNDING = "mismatch/"
+PARITY_BOUND = 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +19,7 @@ def killed_run(start):
     """A run like the plain one, killed once its third step's metrics stand and no checkpoint later than step 2."""
     run = start("run.max_steps=1000", "run.checkpoint_every=2", "run.keep_checkpoints=null")
     run.await_step(3)
+    run.await_checkpoint(2)
     os.kill(run.process.pid, signal.SIGKILL)
     run.finish()
     return run
@@ -65,8 +70,10 @@ def test_curve_after_a_kill_is_the_curve_without_one(plain_run, resumed_run):
     for step in (1, 2, 3, 4):
         assert resumed[step].keys() == uninterrupted[step].keys()
         for name, value in uninterrupted[step].items():
-            # The two mismatches are rounding noise themselves: what they measure is that they are tiny.
-            assert resumed[step][name] == pytest.approx(value, rel=1e-6, abs=1e-6), (step, name)
+            if name.startswith(ROUNDING):
+                assert max(value, resumed[step][name]) <= PARITY_BOUND, (step, name)
+            else:
+                assert resumed[step][name] == pytest.approx(value, rel=1e-6, abs=1e-6), (step, name)
 
 
 def test_each_step_stands_once_in_the_metrics_of_a_continued_run(resumed_run):

@@ -88,6 +88,11 @@ def test_held_out_split_is_scored_before_the_first_step_and_after_the_last(plain
         assert EVAL_METRICS - lines[number].keys() == set()
 
 
+def test_the_time_that_a_checkpoint_took_from_training_is_told(plain_run):
+    stops = {line["step"]: line["time/checkpoint_s"] for line in plain_run.metrics() if "time/checkpoint_s" in line}
+    assert stops.keys() == {1, 2, 3, 4} and all(seconds > 0 for seconds in stops.values())
+
+
 def test_engine_and_trainer_agree_at_every_step(steps):
     assert max(line["mismatch/logprob_abs_max"] for line in steps) <= 1e-4
 
@@ -140,6 +145,10 @@ def test_same_seed_draws_the_batches_without_repeating_a_prompt_within_an_epoch(
 
 def test_run_ends_with_no_process_left(plain_run):
     assert plain_run.leftovers() == {}
+
+
+def test_all_that_listens_listens_on_loopback_alone(plain_run):
+    assert plain_run.listened_at == {"127.0.0.1"}
 
 
 def test_tiny_run_stays_below_the_memory_bound(watched_run):

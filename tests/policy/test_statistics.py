@@ -12,34 +12,24 @@ from mixed_r1_ray.algo.correction import Correction
 from mixed_r1_ray.algo.losses import TokenLoss
 from mixed_r1_ray.algo.objective import Terms
 from mixed_r1_ray.policy import statistics as module
-from mixed_r1_ray.policy.statistics import StepStatistics
+from mixed_r1_ray.policy.statistics import Mismatch, UpdateStatistics
 from mixed_r1_ray.runtime.metric_names import check_names
 from mixed_r1_ray.types import TrainBatch
 
 
 @dataclass
 class Tokens:
-    """The fields of a microbatch's tokens that statistics read."""
+    """The fields of a microbatch's tokens that mismatch reads."""
 
-    prompt_ids: list[str]
+    samples: list[tuple[str, int]]
     response_lengths: torch.Tensor
     rollout_logprobs: torch.Tensor
-    advantages: torch.Tensor | None = None
-    reference_logprobs: torch.Tensor | None = None
+    weight_versions: torch.Tensor
 
 
-def add(
-    statistics: StepStatistics,
-    differences: list[list[float]],
-    prompt_ids: list[str],
-    kl: bool = True,
-    correction: Correction | None = None,
-) -> None:
-    """One microbatch of one list of (trainer - engine) differences a response; every other number is a constant."""
-    flat = torch.tensor([value for response in differences for value in response])
-    tokens = Tokens(
-        prompt_ids, torch.tensor([len(response) for response in differences]), torch.full_like(flat, -1.0)
-    )
+def add(statistics: UpdateStatistics, moved: list[float], kl: bool = True, correction: Correction | None = None) -> None:
+    """One microbatch of tokens that moved so far (policy - old policy); every other number is a constant."""
+    flat = torch.tensor(moved)
     terms = Terms(
         total=torch.tensor(math.nan),  # none of the metrics
         weights=torch.full_like(flat, 0.1),
@@ -47,7 +37,16 @@ def add(
         kl=torch.full_like(flat, 0.5) if kl else None,
         correction=correction,
     )
-    statistics.add(tokens, logprobs=flat - 1.0, entropy=torch.full_like(flat, 2.0), terms=terms)
+    statistics.add(flat - 1.0, torch.full_like(flat, -1.0), entropy=torch.full_like(flat, 2.0), terms=terms)
+
+
+def differ(mismatch: Mismatch, differences: list[list[float]], prompt_ids: list[str], old: bool = False) -> None:
+    """One microbatch of one list of (trainer - engine) differences a response; the trainer's weights are version 7."""
+    flat = torch.tensor([value for response in differences for value in response])
+    samples = [(prompt_id, 0) for prompt_id in prompt_ids]
+    lengths = torch.tensor([len(response) for response in differences])
+    versions = torch.full((len(flat),), 6 if old else 7)
+    mismatch.add(Tokens(samples, lengths, torch.full_like(flat, -1.0), versions), flat - 1.0, version=7)
 
 
 def batch(num_tokens: int) -> TrainBatch:
@@ -55,92 +54,127 @@ def batch(num_tokens: int) -> TrainBatch:
 
 
 def test_metrics_are_token_means_and_the_loss_keeps_its_own_weights():
-    statistics = StepStatistics()
-    add(statistics, [[0.0, 0.5], [-0.5]], ["a", "b"])
-    add(statistics, [[0.0]], ["c"])
+    statistics = UpdateStatistics()
+    add(statistics, [0.0, 0.5, -0.5])
+    add(statistics, [0.0])
     assert statistics.metrics(batch(4)) == pytest.approx(
         {
             "loss/policy": 4 * 3.0 * 0.1,
             "entropy": 2.0,
             "clip/fraction": 3 / 4,
             "kl/reference": 0.5,
+            "kl/old": (math.exp(0.5) - 1.5 + math.exp(-0.5) - 0.5) / 4,
+        }
+    )
+
+
+def test_mismatch_is_told_by_its_largest_its_mean_and_as_a_divergence():
+    mismatch = Mismatch()
+    differ(mismatch, [[0.0, 0.5], [-0.5]], ["a", "b"])
+    differ(mismatch, [[0.0]], ["c"])
+    assert mismatch.metrics() == pytest.approx(
+        {
             "mismatch/logprob_abs_max": 0.5,
+            "mismatch/logprob_abs_mean": 0.25,
             "mismatch/kl": (math.exp(0.5) - 1.5 + math.exp(-0.5) - 0.5) / 4,
         }
     )
 
 
 def test_without_a_reference_there_is_no_kl_to_report():
-    statistics = StepStatistics()
-    add(statistics, [[0.0]], ["a"], kl=False)
+    statistics = UpdateStatistics()
+    add(statistics, [0.0], kl=False)
     assert "kl/reference" not in statistics.metrics(batch(1))
 
 
 def test_correction_is_reported_as_mean_weight_and_bounded_fraction_of_its_tokens():
-    statistics = StepStatistics()
+    statistics = UpdateStatistics()
     first = Correction(torch.tensor([2.0, 0.5, 0.0]), torch.tensor([True, False, True]))
-    add(statistics, [[0.0, 0.0, 0.0]], ["a"], correction=first)
-    add(statistics, [[0.0]], ["b"], correction=Correction(torch.tensor([1.5]), torch.tensor([False])))
+    add(statistics, [0.0, 0.0, 0.0], correction=first)
+    add(statistics, [0.0], correction=Correction(torch.tensor([1.5]), torch.tensor([False])))
     metrics = statistics.metrics(batch(4))
     assert metrics["correction/weight_mean"] == pytest.approx(4.0 / 4)
     assert metrics["correction/bounded_fraction"] == pytest.approx(2 / 4)
 
 
 def test_metrics_are_declared():
-    statistics = StepStatistics()
-    add(statistics, [[0.0]], ["a"], correction=Correction(torch.zeros(1), torch.ones(1)))
+    statistics, mismatch = UpdateStatistics(), Mismatch()
+    add(statistics, [0.0], correction=Correction(torch.zeros(1), torch.ones(1)))
+    differ(mismatch, [[0.0]], ["a"])
     metrics = statistics.metrics(batch(1))
-    check_names(metrics)
+    check_names(metrics | mismatch.metrics())
     assert metrics["correction/weight_mean"] == 0.0  # everything masked is not the same as nothing corrected
 
 
 def test_worst_mismatch_names_the_prompt_of_its_response():
-    statistics = StepStatistics()
-    add(statistics, [[0.0, 0.1], [-0.9, 0.0, 0.0], [0.2]], ["a", "b", "c"])
-    add(statistics, [[0.3]], ["d"])
-    assert (statistics.mismatch_abs_max, statistics.worst_prompt_id) == (pytest.approx(0.9), "b")
+    mismatch = Mismatch()
+    differ(mismatch, [[0.0, 0.1], [-0.9, 0.0, 0.0], [0.2]], ["a", "b", "c"])
+    differ(mismatch, [[0.3]], ["d"])
+    assert (mismatch.current_abs_max, mismatch.worst_prompt_id) == (pytest.approx(0.9), "b")
+
+
+def test_tokens_of_older_weights_are_measured_but_not_held_against_the_engine():
+    mismatch = Mismatch()
+    differ(mismatch, [[0.1]], ["new"])
+    differ(mismatch, [[0.9]], ["old"], old=True)
+    assert (mismatch.current_abs_max, mismatch.worst_prompt_id) == (pytest.approx(0.1), "new")
+    assert mismatch.abs_max == pytest.approx(0.9)
+    sick = Mismatch()
+    differ(sick, [[math.nan]], ["old"], old=True)
+    assert (sick.abs_max, sick.current_abs_max) == (math.inf, 0.0)
 
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
 def test_nan_counts_as_infinite_mismatch_whatever_comes_before_or_after(order):
-    statistics = StepStatistics()
+    mismatch = Mismatch()
     microbatches = [([[0.0, math.nan], [5.0]], ["sick", "b"]), ([[0.7]], ["c"])]
     for number in order:
-        add(statistics, *microbatches[number])
-    assert statistics.mismatch_abs_max == math.inf
-    assert statistics.worst_prompt_id == "sick"
+        differ(mismatch, *microbatches[number])
+    assert mismatch.abs_max == mismatch.current_abs_max == math.inf
+    assert mismatch.worst_prompt_id == "sick"
 
 
-def reduce_over(monkeypatch, ranks: list[StepStatistics]) -> list[StepStatistics]:
-    """What each rank's `reduce` returns, with the collective replaced by a look at all ranks."""
-    parts = [(rank.sums, rank.mismatch_abs_max, rank.worst_prompt_id, rank.has_reference) for rank in ranks]
-
-    def all_gather_object(gathered, mine):
-        assert any(mine is part or mine[0] is part[0] for part in parts)
-        gathered[:] = parts
-
-    monkeypatch.setattr(module.dist, "get_world_size", lambda: len(ranks))
-    monkeypatch.setattr(module.dist, "all_gather_object", all_gather_object)
+def reduce_over(monkeypatch, ranks: list) -> list:
+    """What each rank's `reduce` returns, with the collective replaced by a look at what all ranks send."""
+    sent = []
+    monkeypatch.setattr(module, "_gather", lambda part: sent.append(part) or [part])
+    for rank in ranks:
+        rank.reduce()
+    everything = list(sent)
+    monkeypatch.setattr(module, "_gather", lambda part: everything)
     return [rank.reduce() for rank in ranks]
 
 
 def test_two_ranks_give_what_one_would(monkeypatch):
-    alone, first, second = StepStatistics(), StepStatistics(), StepStatistics()
-    microbatches = [([[0.1, 0.2]], ["a"]), ([[0.4], [0.0]], ["b", "c"])]
-    for differences, prompt_ids in microbatches:
-        add(alone, differences, prompt_ids)
-    add(first, *microbatches[0])
-    add(second, *microbatches[1])
+    alone, first, second = UpdateStatistics(), UpdateStatistics(), UpdateStatistics()
+    for statistics, moved in ((first, [0.1, 0.2]), (second, [0.4, 0.0])):
+        add(alone, moved)
+        add(statistics, moved)
     for reduced in reduce_over(monkeypatch, [first, second]):
         assert reduced.metrics(batch(4)) == pytest.approx(alone.metrics(batch(4)))
+
+
+def test_mismatch_of_two_ranks_is_what_one_would_find(monkeypatch):
+    alone, first, second = Mismatch(), Mismatch(), Mismatch()
+    microbatches = [([[0.1, 0.2]], ["a"]), ([[0.4], [0.0]], ["b", "c"])]
+    for mismatch, (differences, prompt_ids) in zip((first, second), microbatches, strict=True):
+        differ(alone, differences, prompt_ids)
+        differ(mismatch, differences, prompt_ids)
+    for reduced in reduce_over(monkeypatch, [first, second]):
+        assert reduced.metrics() == pytest.approx(alone.metrics())
         assert reduced.worst_prompt_id == "b"
 
 
 def test_nan_on_one_rank_reaches_all_and_an_idle_rank_adds_nothing(monkeypatch):
-    sick, idle, fine = StepStatistics(), StepStatistics(), StepStatistics()
-    add(sick, [[math.nan]], ["sick"], kl=False)
-    add(fine, [[5.0]], ["fine"])
+    sick, idle, fine = Mismatch(), Mismatch(), Mismatch()
+    differ(sick, [[math.nan]], ["sick"])
+    differ(fine, [[5.0]], ["fine"])
     for reduced in reduce_over(monkeypatch, [fine, idle, sick]):
-        assert reduced.mismatch_abs_max == math.inf
-        assert reduced.worst_prompt_id == "sick"
-        assert reduced.has_reference
+        assert reduced.abs_max == reduced.current_abs_max == math.inf
+        assert (reduced.worst_prompt_id, reduced.num_tokens) == ("sick", 2)
+
+
+def test_reference_on_one_rank_is_reported_on_all(monkeypatch):
+    idle, fine = UpdateStatistics(), UpdateStatistics()
+    add(fine, [0.0])
+    assert all(reduced.has_reference for reduced in reduce_over(monkeypatch, [idle, fine]))

@@ -20,7 +20,8 @@ from mixed_r1_ray.rewards import (
     score_batch,
     validate_gold,
 )
-from mixed_r1_ray.rewards.math_process import MathVerifier
+from mixed_r1_ray.rewards.math_process import MathVerifier, _compare_whole_numbers
+from mixed_r1_ray.rewards.mathematics import compare
 
 TIMEOUT_S = 1.0
 TOWER = "9^{9^{9^{9}}}"
@@ -51,13 +52,34 @@ def test_a_gold_that_hangs_its_process_is_an_error_of_the_data(verifier):
 
 
 def test_a_process_that_dies_leaves_its_sample_unscored(verifier):
-    score_batch(requests("42"), verifier=verifier)
+    score_batch(requests("6 \\times 7"), verifier=verifier)
     child = verifier._process._running.process.pid
     threading.Timer(0.3, os.kill, (child, signal.SIGKILL)).start()
     verifier.timeout_s = 30.0
-    breakdowns = score_batch(requests("42", TOWER, "42"), verifier=verifier)
+    breakdowns = score_batch(requests("6 \\times 7", TOWER, "84 / 2"), verifier=verifier)
     assert [breakdown.task for breakdown in breakdowns] == [1.0, None, 1.0]
     assert "SIGKILL" in breakdowns[1].detail
+
+
+WHOLE = ("42", "-42", "+42", "042", "0", "-0", r"\boxed{42}", "$42$", r"$\boxed{-42}$.", "42.", "$42.$", " 41 ", "123456789012345")
+NOT_WHOLE = ("4 2", "4{2}", "42.0", "1/2", "42%", r"\boxed{42", "$42", "4e1", "42,000", r"\boxed{42} 1", "", "x")
+
+
+@pytest.mark.parametrize("gold", WHOLE)
+def test_whole_numbers_compare_as_math_verify_compares_them(gold):
+    for answer in WHOLE:
+        assert _compare_whole_numbers((gold,), answer).value == compare(gold, answer)[0], (gold, answer)
+
+
+def test_what_is_no_whole_number_is_left_to_math_verify():
+    assert all(_compare_whole_numbers(("42",), answer) is None for answer in NOT_WHOLE)
+    assert all(_compare_whole_numbers(("42", gold), "42") is None for gold in NOT_WHOLE)
+
+
+def test_a_whole_number_needs_no_process(verifier):
+    breakdowns = score_batch(requests("42", "41"), verifier=verifier)
+    assert [breakdown.task for breakdown in breakdowns] == [1.0, 0.0]
+    assert verifier._process._running is None
 
 
 def test_it_works_off_the_main_thread_and_from_several_at_once():

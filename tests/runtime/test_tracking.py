@@ -8,7 +8,7 @@ import pytest
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.runtime.run_dir import open_run_dir
-from mixed_r1_ray.runtime.tracking import Tracker, without_secrets
+from mixed_r1_ray.runtime.tracking import Tracker
 
 
 def config_in(folder, mode: str, resume: str = "never") -> Config:
@@ -75,10 +75,3 @@ def test_a_failure_in_mid_run_is_one_warning(tmp_path):
             tracker.log(step, {})
         tracker.close()
     assert len(warnings) == 1 and "ConnectionError: gone" in warnings[0]
-
-
-def test_credentials_in_urls_are_blotted_out():
-    assert without_secrets({"model": {"path": "https://me:tok@host/m"}, "x": ("s3://b/c", 3, None)}) == {
-        "model": {"path": "https://…@host/m"},
-        "x": ["s3://b/c", 3, None],
-    }

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,16 +15,16 @@ from mixed_r1_ray.data.card_charts import histogram, pie
 from mixed_r1_ray.data.manifest import SPLITS, Manifest
 from mixed_r1_ray.data.recipe import Recipe
 from mixed_r1_ray.data.record_files import InputFile, open_files, read_batches
-from mixed_r1_ray.data.record_index import pass_rate
 from mixed_r1_ray.data.record_samples import ShownRecord, choose_places, load_samples
+from mixed_r1_ray.data.schema import pass_rate
 from mixed_r1_ray.runtime import atomic
+from mixed_r1_ray.runtime.markdown import cell, link, yaml_text
 from mixed_r1_ray.types import REWARD_TYPES
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 FOLDER = "card"  # of charts and pictures
 NUM_SAMPLES = 12
 SAMPLE_SIDE = 320  # pixels
-SHOWN_CHARACTERS = 300
 HUB_SPLITS = {"train": "train", "held_out": "test"}  # `datasets` knows a held-out split as test
 
 
@@ -68,7 +66,7 @@ def write_card(folder: Path, recipe: Recipe, manifest: Manifest) -> Path:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"cell": _cell, "number": "{:,}".format, "yaml_text": _yaml_text, "link": _link}
+    environment.filters |= {"cell": cell, "number": "{:,}".format, "yaml_text": yaml_text, "link": link}
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         recipe=recipe,
         manifest=manifest,
@@ -149,22 +147,3 @@ def _size_category(records: int) -> str:
     """As the hub names them: n<1K, 1K<n<10K, …"""
     bounds = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
     return next((name for bound, name in bounds if records < bound), "1M<n<10M")
-
-
-def _cell(text: str) -> str:
-    """Any text as one line of HTML in which neither Markdown nor HTML is read."""
-    line = " ".join(str(text).split())
-    line = line if len(line) <= SHOWN_CHARACTERS else f"{line[:SHOWN_CHARACTERS]}…"
-    return re.sub(r"""[&<>"'\\`*_{}\[\]()#+!|~$:]""", lambda sign: f"&#{ord(sign[0])};", line)
-
-
-def _yaml_text(text: str) -> str:
-    """A double-quoted YAML scalar."""
-    return json.dumps(" ".join(text.split()), ensure_ascii=False)
-
-
-def _link(url: str) -> str:
-    """A web address as a link, anything else as text."""
-    if re.fullmatch(r"https?://[^\s<>()\"'|\\]+", url):
-        return f"[{_cell(url.split('//')[1])}]({url})"
-    return _cell(url)

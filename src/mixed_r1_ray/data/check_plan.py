@@ -10,9 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mixed_r1_ray.data.reader import REQUIRED
 from mixed_r1_ray.data.record_check import Fault, RecordPart
-from mixed_r1_ray.data.schema import SCHEMA
+from mixed_r1_ray.data.schema import REQUIRED, SCHEMA
 from mixed_r1_ray.errors import UserError
 
 PART_ROWS = 1000

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
+
+
+class Order(Protocol):
+    """Says which rows each step trains on; the same whichever steps were asked for before."""
+
+    def batch(self, step: int) -> list[int]:
+        """Row indices of step 1, 2, ...; all different."""
 
 
 class BatchOrder:

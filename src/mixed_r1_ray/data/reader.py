@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+import math
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import numpy as np
 
-from mixed_r1_ray.data.schema import SCHEMA, Record
+from mixed_r1_ray.data.mapped import MappedRows
+from mixed_r1_ray.data.schema import OPTIONAL, Record, pass_rate
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.rewards import GoldError, validate_gold
 from mixed_r1_ray.types import MAX_PICTURES, REWARD_TYPES
-
-REQUIRED = ("id", "source", "reward_type", "images", "question", "answer")
-
-OPTIONAL = {"choices": None, "image_sizes": [], "meta": "{}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,51 +34,108 @@ class BadRow:
 
 
 @dataclass(frozen=True, slots=True)
-class RowInfo:
-    """What batch planning needs of a usable row."""
+class UsableRows:
+    """What planning batches needs of a split's N usable rows, a column each: 24 bytes a row."""
 
-    record_id: str
-    source: str
-    reward_type: str
+    file: np.ndarray  # int32 (N,), a place in the list of files
+    row: np.ndarray  # int64 (N,)
+    reward_type: np.ndarray  # int32 (N,), a place in `reward_types`
+    source: np.ndarray  # int32 (N,), a place in `sources`
+    pass_rate: np.ndarray  # float32 (N,), NaN where there is none
+    reward_types: tuple[str, ...]
+    sources: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def place(self, index: int) -> tuple[int, int]:
+        """File and row number of the usable row number `index`."""
+        return int(self.file[index]), int(self.row[index])
 
 
 class RecordTable:
-    """The usable rows of a Parquet file or a folder of shards. Pictures are read row by row, when asked for."""
+    """The usable rows of a Parquet file or a folder of shards.
 
-    def __init__(self, path: str, max_bad_fraction: float):
+    Opening it makes an Arrow copy of each file in `cache_dir`, unless it is there (`data/mapped.py`); rows are
+    looked at when `rows` or `bad_rows` is first asked for.
+    """
+
+    def __init__(self, path: str, max_bad_fraction: float, cache_dir: str | Path):
         self.path = path
-        self.tables = [(file.name, _read(file)) for file in record_files(path)]
-        self.bad_rows: list[BadRow] = []
-        self.rows: list[RowInfo] = []
-        self._location: list[tuple[int, int]] = []
-        self._index()
-        total = len(self.rows) + len(self.bad_rows)
-        if total == 0:
-            raise UserError(f"{path}: holds no rows")
-        check_bad_fraction(path, self.bad_rows, total, max_bad_fraction)
+        self.max_bad_fraction = max_bad_fraction
+        self.files = [MappedRows(file, Path(cache_dir) / "records") for file in record_files(path)]
+
+    @property
+    def rows(self) -> UsableRows:
+        return self._index[0]
+
+    @property
+    def bad_rows(self) -> list[BadRow]:
+        return self._index[1]
 
     def record(self, index: int) -> Record:
         """The usable row number `index`, pictures included."""
-        shard, row = self._location[index]
-        (values,) = self.tables[shard][1].slice(row, 1).to_pylist()
+        return self.record_at(*self.rows.place(index))
+
+    def record_at(self, file: int, row: int) -> Record:
+        """A row that is known to be usable, by its place."""
+        values = self.files[file].row(row)
         return Record.from_row(OPTIONAL | {name: value for name, value in values.items() if value is not None})
 
     def where(self, index: int) -> tuple[str, int]:
         """File name and row number of the usable row number `index`."""
-        shard, row = self._location[index]
-        return self.tables[shard][0], row
+        file, row = self.rows.place(index)
+        return self.files[file].name, row
 
-    def _index(self) -> None:
-        seen: set[str] = set()
-        for shard, (file, table) in enumerate(self.tables):
-            for row, values in enumerate(_metadata(table)):
-                fault = find_fault(values, seen)
-                if fault is not None:
-                    self.bad_rows.append(BadRow(file, row, *fault))
-                    continue
-                seen.add(values["id"])
-                self.rows.append(RowInfo(values["id"], values["source"], values["reward_type"]))
-                self._location.append((shard, row))
+    def first_pictures(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """The first picture of each of these records as its file holds it; records without one are left out."""
+        wanted, found = set(ids), {}
+        for number, file in enumerate(self.files):
+            for row, values in enumerate(file.metadata()):
+                if values is not None and values["id"] in wanted and values["image_bytes"]:
+                    wanted.discard(values["id"])
+                    found[values["id"]] = self.record_at(number, row).images[0]
+        return found
+
+    @cached_property
+    def _index(self) -> tuple[UsableRows, list[BadRow]]:
+        columns, bad_rows, seen_ids = _Columns(), [], set()
+        for number, file in enumerate(self.files):
+            for row, values in enumerate(file.metadata()):
+                fault = ("text", "is not UTF-8") if values is None else find_fault(values, seen_ids)
+                if fault is None:
+                    seen_ids.add(values["id"])
+                    columns.add(number, row, values)
+                else:
+                    bad_rows.append(BadRow(file.name, row, *fault))
+        rows = columns.finish()
+        total = len(rows) + len(bad_rows)
+        if total == 0:
+            raise UserError(f"{self.path}: holds no rows")
+        check_bad_fraction(self.path, bad_rows, total, self.max_bad_fraction)
+        return rows, bad_rows
+
+
+class _Columns:
+    """`UsableRows` in the making."""
+
+    def __init__(self):
+        self.file, self.row, self.pass_rate = array("i"), array("q"), array("f")
+        self.reward_type, self.source = array("i"), array("i")
+        self.reward_types: dict[str, int] = {}
+        self.sources: dict[str, int] = {}
+
+    def add(self, file: int, row: int, values: dict) -> None:
+        rate = pass_rate(values.get("meta"))
+        self.file.append(file)
+        self.row.append(row)
+        self.pass_rate.append(math.nan if rate is None else rate)
+        self.reward_type.append(self.reward_types.setdefault(values["reward_type"], len(self.reward_types)))
+        self.source.append(self.sources.setdefault(values["source"], len(self.sources)))
+
+    def finish(self) -> UsableRows:
+        arrays = self.file, self.row, self.reward_type, self.source, self.pass_rate
+        return UsableRows(*map(np.array, arrays), tuple(self.reward_types), tuple(self.sources))
 
 
 def find_fault(values: dict, seen_ids: set[str]) -> tuple[str, str] | None:
@@ -149,28 +203,3 @@ def record_files(path: str) -> list[Path]:
     if not files:
         raise UserError(f"{path}: the folder holds no *.parquet file")
     return files
-
-
-def _read(file: Path) -> pa.Table:
-    try:
-        table = pq.read_table(file, memory_map=True)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{file}: is not a readable Parquet file ({error})") from error
-    missing = [name for name in REQUIRED if name not in table.column_names]
-    if missing:
-        raise UserError(f"{file}: misses the column(s) {', '.join(missing)}; it has {', '.join(table.column_names)}")
-    try:
-        present = [field.with_nullable(True) for field in SCHEMA if field.name in table.column_names]
-        return table.select([field.name for field in present]).cast(pa.schema(present))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise UserError(f"{file}: a column has another type than the record schema ({error})") from error
-
-
-def _metadata(table: pa.Table) -> Iterator[dict]:
-    """Rows a batch at a time, with the lengths of their pictures as `image_bytes` instead of the pictures."""
-    for batch in table.to_batches(max_chunksize=4096):
-        images = batch.column("images")
-        lengths = iter(pc.fill_null(pc.binary_length(pc.struct_field(images.flatten(), "bytes")), 0).to_pylist())
-        counts = pc.list_value_length(images).to_pylist()
-        for values, count in zip(batch.drop_columns(["images"]).to_pylist(), counts, strict=True):
-            yield values | {"image_bytes": None if count is None else list(itertools.islice(lengths, count))}

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from mixed_r1_ray.data.giveaway import find_giveaway
 from mixed_r1_ray.data.images import ImageError, decode_image
 from mixed_r1_ray.data.prompt_length import PromptLengths, Sizes
-from mixed_r1_ray.data.reader import OPTIONAL, find_fault
-from mixed_r1_ray.data.schema import SCHEMA, Record
+from mixed_r1_ray.data.reader import find_fault
+from mixed_r1_ray.data.schema import OPTIONAL, SCHEMA, Record
 from mixed_r1_ray.rewards import GoldError, validate_gold
 
 MIN_SIDE = 8  # pixels: less shows nothing (choice)
@@ -152,7 +152,7 @@ def _refuse_constant(name: str) -> None:
 
 def _rows(part: RecordPart) -> Iterator[dict | None]:
     """The rows in the types of the schema; None for one whose text is not UTF-8."""
-    with pq.ParquetFile(part.file, buffer_size=READ_BYTES) as table:
+    with pq.ParquetFile(part.file, buffer_size=READ_BYTES, pre_buffer=False) as table:
         fields = [field.with_nullable(True) for field in SCHEMA if field.name in table.schema_arrow.names]
         names = [field.name for field in fields]
         for batch in table.iter_batches(BATCH, row_groups=range(part.first, part.last), columns=names):

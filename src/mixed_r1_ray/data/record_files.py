@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mixed_r1_ray.data.reader import OPTIONAL, REQUIRED, record_files
-from mixed_r1_ray.data.schema import SCHEMA
+from mixed_r1_ray.data.reader import record_files
+from mixed_r1_ray.data.schema import OPTIONAL, REQUIRED, SCHEMA
 from mixed_r1_ray.errors import UserError
 
 BATCH_ROWS = 256
-READ_BYTES = 1 << 20  # a column of a row group is read in pieces of this size, however large it is
+READ_BYTES = 1 << 20  # a column of a row group is read in pieces of this size; pre_buffer would read all of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def read_batches(
     present = [column for column in columns if column.split(".")[0] in file.columns]
     first = 0
     try:
-        with pq.ParquetFile(file.path, buffer_size=READ_BYTES) as parquet:
+        with pq.ParquetFile(file.path, buffer_size=READ_BYTES, pre_buffer=False) as parquet:
             for group, count in enumerate(file.row_groups):
                 wanted = None if rows is None else rows[slice(*np.searchsorted(rows, (first, first + count)))]
                 if wanted is None or len(wanted):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import pyarrow as pa
 from mixed_r1_ray.data.quotas import Stratum
 from mixed_r1_ray.data.recipe import Recipe
 from mixed_r1_ray.data.record_files import InputFile, read_batches
+from mixed_r1_ray.data.schema import pass_rate
 from mixed_r1_ray.errors import UserError
 
 KEY_BYTES = 16
@@ -130,18 +130,6 @@ class _Scan:
         return RecordIndex(
             key[first], stratum, file, places[2][first], self.strata, self.left_out, tuple(self.examples)
         )
-
-
-def pass_rate(meta: str | None) -> float | None:
-    """`pass_rate` of a record's `meta`, from 0 to 1; None where there is none."""
-    if not meta or '"pass_rate"' not in meta:
-        return None
-    try:
-        rate = json.loads(meta)["pass_rate"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    usable = isinstance(rate, (int, float)) and not isinstance(rate, bool) and 0 <= rate <= 1
-    return float(rate) if usable else None
 
 
 def _rows(batch: pa.RecordBatch, columns: Sequence[str]):

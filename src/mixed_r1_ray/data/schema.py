@@ -5,6 +5,7 @@ A row of Parquet that `datasets` reads as is; `images` has the hub's Image layou
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -28,6 +29,9 @@ SCHEMA = pa.schema(
         pa.field("meta", pa.string(), nullable=False),  # a JSON object
     ]
 )
+
+REQUIRED = ("id", "source", "reward_type", "images", "question", "answer")
+OPTIONAL = {"choices": None, "image_sizes": [], "meta": "{}"}  # column -> what stands for it where it is missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,18 @@ class Record:
             "images": [{"bytes": image, "path": None} for image in self.images],
             "image_sizes": [{"width": width, "height": height} for width, height in self.image_sizes],
         }
+
+
+def pass_rate(meta: str | None) -> float | None:
+    """`pass_rate` of a record's `meta`, from 0 to 1; None where there is none."""
+    if not meta or '"pass_rate"' not in meta:
+        return None
+    try:
+        rate = json.loads(meta)["pass_rate"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    usable = isinstance(rate, (int, float)) and not isinstance(rate, bool) and 0 <= rate <= 1
+    return float(rate) if usable else None
 
 
 def write_records(path: str | Path, records: Iterable[Record]) -> None:

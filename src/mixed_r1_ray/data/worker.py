@@ -10,7 +10,7 @@ import ray
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.data.images import ImageError, decode_image
-from mixed_r1_ray.data.reader import BadRow, RecordTable, RowInfo
+from mixed_r1_ray.data.reader import BadRow, RecordTable, UsableRows
 from mixed_r1_ray.data.schema import Record
 from mixed_r1_ray.types import Prompt, PromptInputs
 from mixed_r1_ray.vlm.base import VLMAdapter
@@ -21,7 +21,7 @@ from mixed_r1_ray.vlm.families import load_adapter
 class SplitInfo:
     """The usable and the bad rows of one split."""
 
-    rows: tuple[RowInfo, ...]
+    rows: UsableRows
     bad_rows: tuple[BadRow, ...]
 
 
@@ -36,7 +36,7 @@ class PreparedPrompt:
 
 @ray.remote
 class DataWorker:
-    """Holds the record tables of a run's splits."""
+    """Reads a run's splits, one row at a time: what it holds does not grow with them."""
 
     def __init__(self, config: Config, splits: dict[str, str]):
         import torch
@@ -44,42 +44,48 @@ class DataWorker:
         torch.set_num_threads(1)
         self.config = config
         self.adapter: VLMAdapter = load_adapter(config.model)
-        self.tables = {name: RecordTable(path, config.data.max_bad_fraction) for name, path in splits.items()}
+        data = config.data
+        self.tables = {
+            name: RecordTable(path, data.max_bad_fraction, data.cache_dir) for name, path in splits.items()
+        }
 
     def describe(self, split: str) -> SplitInfo:
+        """Looks at all rows of a split, without their pictures. One worker does it for all."""
         table = self.tables[split]
-        return SplitInfo(tuple(table.rows), tuple(table.bad_rows))
+        return SplitInfo(table.rows, tuple(table.bad_rows))
 
-    def prepare(self, split: str, indices: Sequence[int]) -> tuple:
-        """Returns 1 + 2 n objects for n rows: a list of Prompt or BadRow, then each row's images, then its inputs."""
+    def prepare(self, split: str, places: Sequence[tuple[int, int]]) -> tuple:
+        """Returns 1 + 2 n objects for n rows: a list of Prompt or BadRow, then each row's images, then its inputs.
+
+        places: file and row number of each row.
+        """
         table = self.tables[split]
         heads, images, inputs = [], [], []
-        for index in indices:
-            prepared = self._prepare_row(table, index)
+        for file, row in places:
+            prepared = self._prepare_row(table, file, row)
             usable = isinstance(prepared, PreparedPrompt)
             heads.append(prepared.prompt if usable else prepared)
             images.append(prepared.images if usable else None)
             inputs.append(prepared.inputs if usable else None)
         return heads, *images, *inputs
 
-    def pictures(self, split: str, indices: Sequence[int]) -> list[bytes | None]:
-        """The first picture of each row as its file holds it; None for a row without one."""
-        records = [self.tables[split].record(index) for index in indices]
-        return [record.images[0] if record.images else None for record in records]
+    def pictures(self, split: str, ids: Sequence[str]) -> dict[str, bytes]:
+        """The first picture of each record as its file holds it; records without one are left out."""
+        return self.tables[split].first_pictures(ids)
 
-    def _prepare_row(self, table: RecordTable, index: int) -> PreparedPrompt | BadRow:
-        record = table.record(index)
+    def _prepare_row(self, table: RecordTable, file: int, row: int) -> PreparedPrompt | BadRow:
+        record, where = table.record_at(file, row), (table.files[file].name, row)
         try:
             images = tuple(decode_image(image) for image in record.images)
         except ImageError as error:
-            return BadRow(*table.where(index), "images", str(error))
+            return BadRow(*where, "images", str(error))
         sizes = tuple((image.shape[1], image.shape[0]) for image in images)
         if record.image_sizes and sizes != record.image_sizes:
-            return BadRow(*table.where(index), "image_sizes", f"says {record.image_sizes}, the pictures have {sizes}")
+            return BadRow(*where, "image_sizes", f"says {record.image_sizes}, the pictures have {sizes}")
         try:
             prepared = prepare_prompt(record, images, self.adapter, self.config)
         except ValueError as error:  # a placeholder in the question, a picture too long for its height, ...
-            return BadRow(*table.where(index), "prompt", str(error))
+            return BadRow(*where, "prompt", str(error))
         longest = self.config.model.max_length - self.config.rollout.max_new_tokens
         if prepared.prompt.num_tokens > longest:
             reason = (
@@ -87,7 +93,7 @@ class DataWorker:
                 f"{self.config.model.max_length} - rollout.max_new_tokens {self.config.rollout.max_new_tokens} "
                 f"leaves {longest}"
             )
-            return BadRow(*table.where(index), "question", reason)
+            return BadRow(*where, "question", reason)
         return prepared
 
 

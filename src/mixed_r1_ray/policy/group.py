@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.policy.learner import Rendezvous
-from mixed_r1_ray.remote import fetch
+from mixed_r1_ray.remote import fetch, work_until_made
 from mixed_r1_ray.rollout.pool import FinishedGroup
-from mixed_r1_ray.types import Reading, TrainBatch, WeightUpdate
+from mixed_r1_ray.types import Reading, SaveRequest, TrainBatch, WeightUpdate
 
 AS_CONFIGURED = Reading()
+SPARE_S = 30.0  # for an answer after the ranks' own deadline
 
 
 class LearnerGroup:
@@ -35,9 +36,9 @@ class LearnerGroup:
             address = f"tcp://{homes[0][1]}"
         self._all("start", lambda rank: (Rendezvous(address, rank, len(self.workers)),), "starting", timeout_s)
 
-    def update(self, batch: TrainBatch) -> dict[str, float]:
-        """One optimizer step; returns its metrics."""
-        return self._all("update", lambda rank: (batch,), f"updating at step {batch.step}")[0]
+    def update(self, batch: TrainBatch, meanwhile: Callable[[], None] | None = None) -> dict[str, float]:
+        """The optimizer steps of one batch; returns its metrics. `meanwhile` is called now and then until then."""
+        return self._all("update", lambda rank: (batch,), f"updating at step {batch.step}", meanwhile=meanwhile)[0]
 
     def logprobs(self, groups: Sequence[FinishedGroup], reading: Reading = AS_CONFIGURED) -> list[np.ndarray]:
         """Log-probabilities of all responses of each group under the current weights, one behind the other.
@@ -52,15 +53,22 @@ class LearnerGroup:
         """The current weights, in the object store."""
         return self._all("weights", lambda rank: (version,), f"gathering weight version {version}")[0]
 
-    def save(self, folder: Path) -> None:
-        """Writes weights and optimizer state into `folder`, each rank its share."""
-        self._all("save", lambda rank: (str(folder),), f"writing {folder}")
+    def save(self, request: SaveRequest) -> None:
+        """Copies weights and optimizer state, each rank its share; threads of the ranks write and commit them."""
+        self._all("save", lambda rank: (request,), f"copying their state for {request.folder}")
+
+    def await_save(self) -> None:
+        """Returns when the last `save` is committed. Raises UserError naming the rank and the file that failed."""
+        timeout_s = self.config.learner.timeout_s
+        self._all("await_save", lambda rank: (timeout_s,), "writing a checkpoint", timeout_s + SPARE_S)
 
     def load(self, folder: Path) -> None:
         """Takes over what any number of ranks saved into `folder`."""
         self._all("load", lambda rank: (str(folder),), f"reading {folder}")
 
-    def _all(self, method: str, arguments, doing: str, timeout_s: float | None = None) -> list:
+    def _all(self, method: str, arguments, doing: str, timeout_s: float | None = None, meanwhile=None) -> list:
         answers = [getattr(worker, method).remote(*arguments(rank)) for rank, worker in enumerate(self.workers)]
         deadline_s = timeout_s or self.config.learner.timeout_s
+        if meanwhile is not None:
+            deadline_s = work_until_made(answers, meanwhile, deadline_s=deadline_s)
         return fetch(answers, what=f"learner ranks 0-{len(answers) - 1} {doing}", deadline_s=deadline_s)

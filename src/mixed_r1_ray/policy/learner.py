@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from statistics import fmean
 
 import numpy as np
 import ray
@@ -19,12 +20,14 @@ from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.policy.lora import MergedParameter, add_lora, adapters_off, merged_parameters
 from mixed_r1_ray.policy.microbatches import Microbatch, plan_microbatches
+from mixed_r1_ray.policy.minibatches import cut_minibatches
 from mixed_r1_ray.policy.packing import PackedGroups, pack
 from mixed_r1_ray.policy.reading import read_logprobs
-from mixed_r1_ray.policy.statistics import StepStatistics
+from mixed_r1_ray.policy.statistics import Mismatch, UpdateStatistics
+from mixed_r1_ray.policy.tokens import SampleKey, TokenTensors, fetch_contents
 from mixed_r1_ray.sync.buckets import to_buckets
 from mixed_r1_ray.sync.wire import to_wire
-from mixed_r1_ray.types import Group, PromptInputs, Reading, TrainBatch, TrainGroup, WeightUpdate
+from mixed_r1_ray.types import GroupInfo, PromptInputs, Reading, TrainBatch, WeightUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,46 +56,96 @@ class PolicyLearner:
         self._create_optimizer_state()
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
-        """One optimizer step on the global batch. Returns metrics, the same on every rank.
+        """The optimizer steps of one global batch. Returns metrics, means over the steps, the same on every rank.
 
         Raises NumericsError, before anything is changed, where engine and trainer disagree beyond the threshold.
         """
+        algo = self.config.algo
+        minibatches = cut_minibatches(batch, algo.num_minibatches, algo.num_epochs, self.config.run.seed)
+        recomputed = algo.old_logprobs == "trainer" and len(minibatches) > 1
+        old, mismatch = self._old_logprobs(batch) if recomputed else ({}, None)
+        updates = []
+        for minibatch in minibatches:
+            statistics, measured = self._accumulate(minibatch, old)
+            if not updates:
+                mismatch = (mismatch or measured).reduce()
+                self.guard.check_mismatch(batch.step, mismatch.current_abs_max, mismatch.worst_prompt_id)
+            metrics = statistics.reduce().metrics(minibatch)
+            if not updates and batch.step == 1:
+                self.guard.check_initial_kl(metrics.get("kl/reference", 0.0))
+            updates.append(metrics | self._step())
+        means = {name: fmean(update[name] for update in updates) for name in updates[0]}
+        return means | mismatch.metrics() | {"updates": len(updates)}
+
+    def _old_logprobs(self, batch: TrainBatch) -> tuple[dict[SampleKey, torch.Tensor], Mismatch]:
+        """Log-probabilities of the whole batch under the weights as they are, and how far the engine's are from them.
+
+        All ranks get all of them: the minibatch of a later epoch may bring a group to another rank.
+        """
+        own, mismatch = {}, Mismatch()
+        for microbatch, tokens in self._planned(batch):
+            with torch.no_grad():
+                logprobs, _ = self.engine(self._pack(tokens))
+            if not microbatch.filler:
+                mismatch.add(tokens, logprobs, batch.step - 1)
+                own |= tokens.by_sample(logprobs)
+        shares: list = [None] * self.num_ranks
+        dist.all_gather_object(shares, own)
+        return {sample: logprobs for share in shares for sample, logprobs in share.items()}, mismatch
+
+    def _accumulate(
+        self, batch: TrainBatch, old: Mapping[SampleKey, torch.Tensor]
+    ) -> tuple[UpdateStatistics, Mismatch]:
+        """Makes the gradient of the global loss, each rank its part of it."""
+        statistics, mismatch = UpdateStatistics(), Mismatch()
+        size = BatchSize(batch.num_samples, batch.num_tokens, self.config.rollout.max_new_tokens)
+        planned = self._planned(batch)
+        for number, (microbatch, tokens) in enumerate(planned):
+            self.engine.set_gradient_accumulation_boundary(number == len(planned) - 1)
+            packed = self._pack(tokens)
+            tokens = self._with_reference(tokens, packed)
+            logprobs, entropy = self.engine(packed)
+            old_logprobs = self._taken_as_old(tokens, logprobs.detach(), old)
+            terms = self.objective(logprobs, old_logprobs, entropy, tokens, size)
+            live = 0.0 if microbatch.filler else 1.0
+            # DeepSpeed averages gradients over ranks; the weights already divide by the global batch.
+            self.engine.backward(terms.total * self.num_ranks * live)
+            if not microbatch.filler:
+                statistics.add(logprobs.detach(), old_logprobs, entropy.detach(), terms)
+                mismatch.add(tokens, logprobs.detach(), batch.step - 1)
+        return statistics, mismatch
+
+    def _taken_as_old(
+        self, tokens: TokenTensors, logprobs: torch.Tensor, old: Mapping[SampleKey, torch.Tensor]
+    ) -> torch.Tensor:
+        """The policy that ratios are measured against, (N,)."""
+        if self.config.algo.old_logprobs == "rollout":
+            return tokens.rollout_logprobs
+        if not old:  # one update a batch: the old policy is this one, and every ratio is 1
+            return logprobs
+        return torch.cat([old[sample] for sample in tokens.samples]).to(logprobs.device)
+
+    def _planned(self, batch: TrainBatch) -> list[tuple[Microbatch, TokenTensors]]:
+        """This rank's microbatches with their tokens."""
         plan = plan_microbatches(batch, self.num_ranks, self.config.learner.microbatch_tokens)[self.rank]
-        contents = _fetch(batch, plan)
-        statistics = StepStatistics()
-        for number, microbatch in enumerate(plan):
-            self.engine.set_gradient_accumulation_boundary(number == len(plan) - 1)
-            self._accumulate(microbatch, batch, contents, statistics)
-        totals = statistics.reduce()
-        self.guard.check_mismatch(batch.step, totals.mismatch_abs_max, totals.worst_prompt_id)
-        if batch.step == 1:
-            self.guard.check_initial_kl(totals.metrics(batch).get("kl/reference", 0.0))
-        self._set_learning_rate(batch.step)
+        contents = fetch_contents(batch, plan)
+        for prompt_id, content in contents.items():
+            self.guard.check_staleness(batch.step, prompt_id, GroupInfo.of(content.group).oldest_version)
+        return [(microbatch, TokenTensors.of(microbatch, batch, contents)) for microbatch in plan]
+
+    def _pack(self, tokens: TokenTensors) -> PackedGroups:
+        return pack(tokens.prompts, tokens.responses, self.adapter, self.policy.model)
+
+    def _step(self) -> dict[str, float]:
+        """Applies the gradient."""
+        self._set_learning_rate(self.optimizer_steps() + 1)
         self.engine.step()
-        return totals.metrics(batch) | {
+        return {
             "grad_norm": float(self.engine.get_global_grad_norm()),
             "learning_rate": self.engine.optimizer.param_groups[0]["lr"],
         }
 
-    def _accumulate(
-        self, microbatch: Microbatch, batch: TrainBatch, contents: dict[int, _GroupContent], statistics: StepStatistics
-    ) -> None:
-        """Adds the microbatch's part of the global loss's gradient."""
-        tokens = _TokenTensors.of(microbatch, batch, contents)
-        packed = pack(tokens.prompts, tokens.responses, self.adapter, self.policy.model)
-        tokens = self._with_reference(tokens, packed)
-        logprobs, entropy = self.engine(packed)
-        # One step a batch: the policy that counts as old is this one, and every ratio is 1.
-        old_logprobs = logprobs.detach()
-        size = BatchSize(batch.num_samples, batch.num_tokens, self.config.rollout.max_new_tokens)
-        terms = self.objective(logprobs, old_logprobs, entropy, tokens, size)
-        live = 0.0 if microbatch.filler else 1.0
-        # DeepSpeed averages gradients over ranks; the weights already divide by the global batch.
-        self.engine.backward(terms.total * self.num_ranks * live)
-        if not microbatch.filler:
-            statistics.add(tokens, logprobs.detach(), entropy.detach(), terms)
-
-    def _with_reference(self, tokens: _TokenTensors, packed: PackedGroups) -> _TokenTensors:
+    def _with_reference(self, tokens: TokenTensors, packed: PackedGroups) -> TokenTensors:
         """Under LoRA the reference is this model without its adapters: no other actor holds one."""
         if self.config.learner.lora_rank == 0 or self.config.algo.beta == 0:
             return tokens
@@ -144,72 +197,16 @@ class PolicyLearner:
             moments = {name: torch.zeros_like(shard, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
             zero3.optimizer.state[shard] = {"step": torch.tensor(0.0)} | moments
 
-    def _set_learning_rate(self, step: int) -> None:
+    def _set_learning_rate(self, update: int) -> None:
+        """That of the optimizer step with this number, from 1."""
         learner = self.config.learner
-        warmup = min(1.0, step / learner.warmup_steps) if learner.warmup_steps else 1.0
+        warmup = min(1.0, update / learner.warmup_steps) if learner.warmup_steps else 1.0
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learner.learning_rate * warmup
 
 
 def _num_bytes(merged: MergedParameter) -> int:
     return sum(source.ds_numel * source.element_size() for source in merged.sources)
-
-
-@dataclass(frozen=True, slots=True)
-class _GroupContent:
-    inputs: PromptInputs
-    group: Group
-    reference_logprobs: tuple[np.ndarray, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class _TokenTensors:
-    """What a microbatch's tokens come with, in the order in which `pack` lays them out: (N,) each."""
-
-    prompts: list[PromptInputs]
-    responses: list[list[np.ndarray]]
-    prompt_ids: list[str]  # one a response
-    response_lengths: torch.Tensor
-    advantages: torch.Tensor
-    rollout_logprobs: torch.Tensor
-    reference_logprobs: torch.Tensor | None
-
-    @classmethod
-    def of(cls, microbatch: Microbatch, batch: TrainBatch, contents: dict[int, _GroupContent]) -> _TokenTensors:
-        responses, advantages, rollout, reference, prompt_ids = [], [], [], [], []
-        for row in microbatch.rows:
-            content, group = contents[row.group], batch.groups[row.group]
-            rollouts = [content.group.rollouts[sample] for sample in row.samples]
-            responses.append([rollout_.token_ids for rollout_ in rollouts])
-            rollout.extend(rollout_.logprobs for rollout_ in rollouts)
-            advantages.extend(group.advantages[sample] for sample in row.samples)
-            prompt_ids.extend([group.prompt_id] * len(rollouts))
-            if content.reference_logprobs is not None:
-                reference.extend(content.reference_logprobs[sample] for sample in row.samples)
-        lengths = torch.tensor([len(response) for row in responses for response in row])
-        return cls(
-            prompts=[contents[row.group].inputs for row in microbatch.rows],
-            responses=responses,
-            prompt_ids=prompt_ids,
-            response_lengths=lengths,
-            advantages=torch.repeat_interleave(torch.tensor(advantages, dtype=torch.float32), lengths),
-            rollout_logprobs=torch.from_numpy(np.concatenate(rollout)),
-            reference_logprobs=torch.from_numpy(np.concatenate(reference)) if reference else None,
-        )
-
-
-def _fetch(batch: TrainBatch, plan: Sequence[Microbatch]) -> dict[int, _GroupContent]:
-    """The groups that this rank computes on, out of the object store."""
-    needed = sorted({row.group for microbatch in plan for row in microbatch.rows})
-    groups: list[TrainGroup] = [batch.groups[index] for index in needed]
-    references = [group.reference_logprobs for group in groups if group.reference_logprobs is not None]
-    arrived = ray.get([group.inputs for group in groups] + [group.group for group in groups] + references)
-    inputs, contents = arrived[: len(groups)], arrived[len(groups) : 2 * len(groups)]
-    reference_logprobs = arrived[2 * len(groups) :] or [None] * len(groups)
-    return {
-        index: _GroupContent(*parts)
-        for index, parts in zip(needed, zip(inputs, contents, reference_logprobs, strict=True), strict=True)
-    }
 
 
 def _join(rendezvous: Rendezvous, timeout_s: float) -> None:

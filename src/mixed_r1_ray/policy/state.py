@@ -1,6 +1,6 @@
 """What a learner must keep to go on exactly: fp32 weights and AdamW's moments, apart from how many ranks held them.
 
-Rank r writes every num_ranks-th parameter, whole, so writing is shared and any number of ranks can read it back.
+Rank r keeps every num_ranks-th parameter, whole, so writing is shared and any number of ranks can read it back.
 
     folder/optimizer-00000-of-00002.safetensors   weight/NAME, exp_avg/NAME, exp_avg_sq/NAME (float32), step/NAME
            policy/                                an ordinary checkpoint: config, weights, processor
@@ -8,12 +8,15 @@ Rank r writes every num_ranks-th parameter, whole, so writing is shared and any 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.runtime.checkpoints import Files, seal
 
 if TYPE_CHECKING:
     from mixed_r1_ray.policy.learner import PolicyLearner
@@ -21,24 +24,61 @@ if TYPE_CHECKING:
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def save_training_state(learner: PolicyLearner, folder: Path) -> None:
-    """Writes this rank's share; all ranks must call."""
+@dataclass(frozen=True)
+class TrainingSnapshot:
+    """One rank's share of a step's state in host memory: nothing of it changes while the learner goes on."""
+
+    rank: int
+    num_ranks: int
+    share: dict[str, torch.Tensor]
+    weights: dict[str, torch.Tensor]  # of the policy; empty but on rank 0
+    describe_policy: Callable[[Path], None]  # writes configs and processor
+
+    def write(self, folder: Path) -> Files:
+        """Writes and seals this rank's files. Raises UserError naming the rank and what it could not write."""
+        from huggingface_hub import save_torch_state_dict
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        writing = shard = folder / f"optimizer-{self.rank:05d}-of-{self.num_ranks:05d}.safetensors"
+        try:
+            save_file(self.share, shard)
+            files = seal(folder, shard)
+            if self.rank == 0:
+                writing = folder / "policy"
+                writing.mkdir()
+                save_torch_state_dict(self.weights, writing)
+                self.describe_policy(writing)
+                for path in sorted(path for path in (folder / "policy").rglob("*") if path.is_file()):
+                    writing = path
+                    files |= seal(folder, path)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"learner[{self.rank}] could not write {writing}: {error}") from error
+        return files
+
+
+def take_snapshot(learner: PolicyLearner) -> TrainingSnapshot:
+    """Copies this rank's share of the state to host memory; all ranks must call."""
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
-    from safetensors.torch import save_file
 
     share = {}
     for number, (name, parameter) in enumerate(_trained(learner)):
         tensors = {"weight": safe_get_full_fp32_param(parameter)}
         tensors |= {moment: safe_get_full_optimizer_state(parameter, moment) for moment in MOMENTS}
         if number % learner.num_ranks == learner.rank:
-            share |= {f"{kind}/{name}": tensor.detach().cpu().clone() for kind, tensor in tensors.items()}
+            share |= {f"{kind}/{name}": tensor.detach().to("cpu", copy=True) for kind, tensor in tensors.items()}
     share["optimizer_steps"] = torch.tensor(learner.optimizer_steps())
-    save_file(share, folder / f"optimizer-{learner.rank:05d}-of-{learner.num_ranks:05d}.safetensors")
-    _save_policy(learner, folder / "policy")
+    return TrainingSnapshot(
+        rank=learner.rank,
+        num_ranks=learner.num_ranks,
+        share=share,
+        weights=learner.gather_weights(),
+        describe_policy=lambda folder: _describe_policy(learner, folder),
+    )
 
 
 def load_training_state(learner: PolicyLearner, folder: Path) -> None:
-    """Takes over what `save_training_state` wrote. Raises UserError where the shards do not hold this model."""
+    """Takes over what any number of snapshots wrote. Raises UserError where the shards do not hold this model."""
     import deepspeed
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
     from safetensors.torch import load_file
@@ -62,13 +102,7 @@ def _trained(learner: PolicyLearner) -> list[tuple[str, torch.nn.Parameter]]:
     return [(name, parameter) for name, parameter in learner.policy.model.named_parameters() if parameter.requires_grad]
 
 
-def _save_policy(learner: PolicyLearner, folder: Path) -> None:
-    from huggingface_hub import save_torch_state_dict
-
-    weights = learner.gather_weights()
-    if learner.rank == 0:
-        folder.mkdir()
-        save_torch_state_dict(weights, folder)
-        learner.policy.model.config.save_pretrained(folder)
-        learner.policy.model.generation_config.save_pretrained(folder)
-        learner.adapter.processor.save_pretrained(folder)
+def _describe_policy(learner: PolicyLearner, folder: Path) -> None:
+    learner.policy.model.config.save_pretrained(folder)
+    learner.policy.model.generation_config.save_pretrained(folder)
+    learner.adapter.processor.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""What a learner measures while it accumulates a step's gradient, summed over microbatches and ranks."""
+"""What a learner measures of a step, summed over microbatches and ranks."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ from dataclasses import dataclass, field
 import torch
 import torch.distributed as dist
 
-from mixed_r1_ray.algo.objective import ResponseTokens, Terms
+from mixed_r1_ray.algo.kl import k3
+from mixed_r1_ray.algo.objective import Terms
+from mixed_r1_ray.policy.tokens import TokenTensors
 from mixed_r1_ray.types import TrainBatch
 
-SUMS = ("policy_loss", "kl", "entropy", "clipped", "mismatch_kl", "corrected", "correction", "bounded")
+SUMS = ("policy_loss", "kl", "entropy", "clipped", "old_kl", "corrected", "correction", "bounded")
 
 
 @dataclass
-class StepStatistics:
-    """Sums over response tokens in float64; `reduce` makes them global."""
+class UpdateStatistics:
+    """Of one optimizer step: sums over response tokens in float64; `reduce` makes them global."""
 
     sums: torch.Tensor = field(default_factory=lambda: torch.zeros(len(SUMS), dtype=torch.float64))
-    mismatch_abs_max: float = 0.0
-    worst_prompt_id: str = ""
     has_reference: bool = False
 
     def add(
-        self, tokens: ResponseTokens, logprobs: torch.Tensor, entropy: torch.Tensor, terms: Terms
+        self, logprobs: torch.Tensor, old_logprobs: torch.Tensor, entropy: torch.Tensor, terms: Terms
     ) -> None:
-        """Adds one microbatch; logprobs, entropy (N,), without gradient. `tokens` name their prompts too."""
-        difference = logprobs.double() - tokens.rollout_logprobs.double()
+        """Adds one microbatch: logprobs, old_logprobs, entropy (N,), without gradient."""
         correction, zero = terms.correction, torch.zeros((), dtype=torch.float64)
         self.sums += torch.stack(
             [
@@ -34,30 +33,18 @@ class StepStatistics:
                 zero if terms.kl is None else terms.kl.double().sum(),
                 entropy.double().sum(),
                 terms.policy.clipped.double().sum(),
-                (torch.expm1(difference) - difference).sum(),
+                k3(old_logprobs.double(), logprobs.double()).sum(),
                 zero if correction is None else zero + len(correction.weights),
                 zero if correction is None else correction.weights.double().sum(),
                 zero if correction is None else correction.bounded.double().sum(),
             ]
         )
         self.has_reference |= terms.kl is not None
-        mismatch = difference.abs().nan_to_num(torch.inf)  # NaN must not be forgotten when finite ones follow
-        worst, token = float(mismatch.max()), int(mismatch.argmax())
-        if worst > self.mismatch_abs_max:
-            response = int(torch.searchsorted(tokens.response_lengths.cumsum(0), token, right=True))
-            self.mismatch_abs_max, self.worst_prompt_id = worst, tokens.prompt_ids[response]
 
-    def reduce(self) -> StepStatistics:
+    def reduce(self) -> UpdateStatistics:
         """The same statistics over all ranks."""
-        gathered: list = [None] * dist.get_world_size()
-        dist.all_gather_object(gathered, (self.sums, self.mismatch_abs_max, self.worst_prompt_id, self.has_reference))
-        worst = max(gathered, key=lambda part: part[1])
-        return StepStatistics(
-            sums=torch.stack([part[0] for part in gathered]).sum(0),
-            mismatch_abs_max=worst[1],
-            worst_prompt_id=worst[2],
-            has_reference=any(part[3] for part in gathered),
-        )
+        parts = _gather((self.sums, self.has_reference))
+        return UpdateStatistics(torch.stack([sums for sums, _ in parts]).sum(0), any(has for _, has in parts))
 
     def metrics(self, batch: TrainBatch) -> dict[str, float]:
         """Under the names of the run's metrics; token means but for the loss, which carries its own aggregation."""
@@ -66,8 +53,7 @@ class StepStatistics:
             "loss/policy": value["policy_loss"],
             "entropy": value["entropy"] / batch.num_tokens,
             "clip/fraction": value["clipped"] / batch.num_tokens,
-            "mismatch/logprob_abs_max": self.mismatch_abs_max,
-            "mismatch/kl": value["mismatch_kl"] / batch.num_tokens,
+            "kl/old": value["old_kl"] / batch.num_tokens,
         }
         if self.has_reference:
             metrics["kl/reference"] = value["kl"] / batch.num_tokens
@@ -75,3 +61,60 @@ class StepStatistics:
             metrics["correction/weight_mean"] = value["correction"] / value["corrected"]
             metrics["correction/bounded_fraction"] = value["bounded"] / value["corrected"]
         return metrics
+
+
+@dataclass
+class Mismatch:
+    """Engine against trainer, before a step's first update.
+
+    Over all tokens, and the largest one over tokens of the current weights, where the two should agree: tokens of older
+    weights (`algo.max_staleness`) differ by what was learned since.
+    """
+
+    abs_max: float = 0.0
+    abs_sum: float = 0.0
+    kl_sum: float = 0.0
+    num_tokens: int = 0
+    current_abs_max: float = 0.0
+    worst_prompt_id: str = ""  # of current_abs_max
+
+    def add(self, tokens: TokenTensors, logprobs: torch.Tensor, version: int) -> None:
+        """Adds one microbatch; logprobs (N,), the trainer's; version: of its weights."""
+        difference = logprobs.double() - tokens.rollout_logprobs.double()
+        size = difference.abs().nan_to_num(torch.inf)  # NaN must not be forgotten when finite ones follow
+        self.abs_max = max(self.abs_max, float(size.max()))
+        self.abs_sum += float(size.sum())
+        self.kl_sum += float((torch.expm1(difference) - difference).sum())
+        self.num_tokens += len(difference)
+        size = torch.where(tokens.weight_versions == version, size, 0.0)
+        worst, token = float(size.max()), int(size.argmax())
+        if worst > self.current_abs_max:
+            response = int(torch.searchsorted(tokens.response_lengths.cumsum(0), token, right=True))
+            self.current_abs_max, self.worst_prompt_id = worst, tokens.samples[response][0]
+
+    def reduce(self) -> Mismatch:
+        """The same over all ranks."""
+        parts = _gather(self)
+        worst = max(parts, key=lambda part: part.current_abs_max)
+        return Mismatch(
+            abs_max=max(part.abs_max for part in parts),
+            abs_sum=sum(part.abs_sum for part in parts),
+            kl_sum=sum(part.kl_sum for part in parts),
+            num_tokens=sum(part.num_tokens for part in parts),
+            current_abs_max=worst.current_abs_max,
+            worst_prompt_id=worst.worst_prompt_id,
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """Under the names of the run's metrics."""
+        return {
+            "mismatch/logprob_abs_max": self.abs_max,
+            "mismatch/logprob_abs_mean": self.abs_sum / self.num_tokens,
+            "mismatch/kl": self.kl_sum / self.num_tokens,
+        }
+
+
+def _gather(part) -> list:
+    gathered: list = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, part)
+    return gathered

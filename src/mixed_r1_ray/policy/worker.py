@@ -12,9 +12,10 @@ import ray
 from ray import ObjectRef
 
 from mixed_r1_ray.config import Config
+from mixed_r1_ray.policy.background_save import BackgroundSave
 from mixed_r1_ray.policy.learner import PolicyLearner, Rendezvous
-from mixed_r1_ray.policy.state import load_training_state, save_training_state
-from mixed_r1_ray.types import Reading, TrainBatch, WeightUpdate
+from mixed_r1_ray.policy.state import load_training_state, take_snapshot
+from mixed_r1_ray.types import Reading, SaveRequest, TrainBatch, WeightUpdate
 
 
 @ray.remote
@@ -24,6 +25,7 @@ class LearnerWorker:
     def __init__(self, config: Config):
         self.config = config
         self.learner: PolicyLearner | None = None
+        self.saving: BackgroundSave | None = None
 
     def home(self) -> tuple[str, str]:
         """This actor's node, and an address:port there that is free now."""
@@ -37,6 +39,8 @@ class LearnerWorker:
         self.learner = PolicyLearner(self.config, rendezvous)
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
+        if self.saving is not None:
+            self.saving.raise_failure()
         return self.learner.update(batch)
 
     def logprobs(self, inputs: Sequence[ObjectRef], groups: Sequence[ObjectRef], reading: Reading) -> list[np.ndarray]:
@@ -48,8 +52,14 @@ class LearnerWorker:
     def weights(self, version: int) -> WeightUpdate | None:
         return self.learner.weights(version)
 
-    def save(self, folder: str) -> None:
-        save_training_state(self.learner, Path(folder))
+    def save(self, request: SaveRequest) -> None:
+        """Copies the state and returns; a thread writes it."""
+        self.saving = BackgroundSave(take_snapshot(self.learner), request)
+
+    def await_save(self, deadline_s: float) -> None:
+        """Returns when the last `save` has been written."""
+        if self.saving is not None:
+            self.saving.wait(deadline_s)
 
     def load(self, folder: str) -> None:
         load_training_state(self.learner, Path(folder))

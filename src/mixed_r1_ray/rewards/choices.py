@@ -33,6 +33,12 @@ _HEDGE = re.compile(
     r"|n['’]t(?!\w)",
     re.IGNORECASE,
 )
+_STATEMENT = re.compile(r"[^\w]*(?:is|was|are|seems|looks|would|must|should|can|fits|matches)(?!\w)", re.IGNORECASE)
+_REFUSED = re.compile(
+    r"[\])>\"'”’]?[\s,:]*(?:(?:is|was|are|seems|looks|would\s+be|can|does|do)(?:n['’]t|\s+not|\s+never)|cannot"
+    r"|(?:is|was|seems|looks)\s+(?:\w+\s+)?(?:incorrect|wrong|false|untrue|ruled\s+out))(?!\w)",
+    re.IGNORECASE,
+)
 _MAX_SENTENCE = 30  # words in which an option's text may stand (choice)
 _MASK = "\x00"  # stands where an option's text was
 _ARTICLE_BEFORE = re.compile(
@@ -113,6 +119,7 @@ class Options:
         if (
             foreign
             and 0 < len(words) <= 4
+            and not _STATEMENT.match(rest)
             and not _EXPLANATION.search(rest)
             and not _NAMED_LETTER.search(rest)
         ):
@@ -126,6 +133,8 @@ class Options:
             return Named(None, "several letters")
         if letters:
             (letter,) = letters
+            if _is_refused(masked, letter):
+                return Named(None, f"{chr(65 + letter)} is said to be wrong")
             _, mentioned = self._mask_texts(_EXPLANATION.split(sentence, maxsplit=1)[0])
             if mentioned - {letter}:
                 return Named(None, "letter against text")
@@ -178,6 +187,14 @@ def _letters(masked: str) -> set[int]:
     if label:
         letters.add(_index(_group(label)))
     return letters
+
+
+def _is_refused(masked: str, letter: int) -> bool:
+    """`B is not correct`: the sentence names the letter to reject it, wherever else it may name it."""
+    return any(
+        _index(found[found.lastgroup]) == letter and _REFUSED.match(masked, found.end())
+        for found in _NAMED_LETTER.finditer(masked)
+    )
 
 
 def _index(letter: str) -> int:

@@ -50,10 +50,11 @@ _NUMBER = re.compile(
                   | [0-9]{{1,3}}(?:[\ '][0-9]{{3}})+(?:\.[0-9]+)?
                   | [0-9]{{1,3}}(?:\.[0-9]{{3}})+,[0-9]{{1,2}}
                   | [0-9]+,[0-9]{{1,2}}
+                  | [0-9]{{1,9}}\s?/\s?[0-9]{{1,9}}(?!\s?[/0-9])
                   | [0-9]+(?:\.[0-9]*)? | \.[0-9]+ )
          (?P<exponent>[eE][-+]?[0-9]{{1,4}}|\s?[x×*]\s?10\s?\^\s?[-+]?[0-9]{{1,3}})?
          (?:\s?(?P<percent>(?i:{_PERCENT})))?
-         (?:[\s-]?(?P<unit>[A-Za-z°µμ$€£¥/][^,;:=<>()\[\]0-9]{{0,60}}[23]?))?""",
+         (?:[\s-]?(?P<unit>(?:/(?=\s?[A-Za-z])|[A-Za-z°µμ$€£¥])[^,;:=<>()\[\]0-9]{{0,60}}[23]?))?""",
     re.VERBOSE,
 )
 _NO_QUANTITY = re.compile(r"[12][0-9]{3}s|[0-9]+(?:st|nd|rd|th)\b.*", re.IGNORECASE)  # the 1990s; 2nd place
@@ -140,6 +141,9 @@ def within(prediction: Number, gold: Number, tolerance: float, percent_axis: boo
 
 def _value(found: re.Match) -> float:
     digits = found["digits"].replace(" ", "").replace("'", "")
+    if "/" in digits:
+        numerator, denominator = map(float, digits.split("/"))
+        return math.copysign(numerator / denominator if denominator else math.inf, -1.0 if _is_negative(found) else 1.0)
     if re.fullmatch(r"[0-9.]+,[0-9]{1,2}", digits):
         digits = digits.replace(".", "").replace(",", ".")
     value = float(digits.replace(",", ""))
@@ -148,8 +152,12 @@ def _value(found: re.Match) -> float:
             value *= 10.0 ** int(re.sub(r"\s?[x×*]\s?10\s?\^\s?|[eE]", "", found["exponent"]))
         except OverflowError:
             return math.inf
+    return -value if _is_negative(found) else value
+
+
+def _is_negative(found: re.Match) -> bool:
     signs = (found["sign"] or "") + (found["inner_sign"] or "")
-    return -value if signs.startswith("-") or signs.strip().lower() in ("minus", "negative") else value
+    return signs.startswith("-") or signs.strip().lower() in ("minus", "negative")
 
 
 def _unit_words(currency: str | None, unit: str) -> frozenset[str]:

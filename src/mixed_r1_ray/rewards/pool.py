@@ -96,6 +96,10 @@ class RewardPool:
             self._advance(block=True)
         return pending.rewards
 
+    def advance(self) -> None:
+        """Hands out what waits and takes what is finished; returns at once."""
+        self._advance(block=False)
+
     def _advance(self, block: bool) -> None:
         """Hands out what waits, and takes what is finished; `block`: not before something is."""
         self._dispatch()

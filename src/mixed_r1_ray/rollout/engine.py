@@ -127,6 +127,8 @@ def engine_arguments(config: Config, adapter: VLMAdapter) -> dict:
 def _gpu_arguments(config: Config) -> dict:
     return {
         "tensor_parallel_size": config.rollout.gpus_per_worker,
+        # In a placement group vLLM would otherwise ask Ray for workers of its own.
+        "distributed_executor_backend": "mp" if config.rollout.gpus_per_worker > 1 else None,
         "gpu_memory_utilization": config.rollout.gpu_memory_fraction,
     }
 

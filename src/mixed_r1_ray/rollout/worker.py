@@ -40,12 +40,7 @@ class RolloutWorker:
         for group in self.engine.generate(requests, sampling, step):
             self.guard.check_prompt_ids(group.prompt_id, group.prompt_token_ids, inputs[group.prompt_id].input_ids)
             self.guard.check_media_tokens(group, self.engine.adapter.banned_token_ids)
-            yield GroupInfo(
-                prompt_id=group.prompt_id,
-                response_lengths=tuple(len(rollout.token_ids) for rollout in group.rollouts),
-                finished=tuple(rollout.finished for rollout in group.rollouts),
-                oldest_version=min(int(rollout.weight_versions.min()) for rollout in group.rollouts),
-            )
+            yield GroupInfo.of(group)
             yield group
 
     def load_weights(self, update: WeightUpdate) -> int:

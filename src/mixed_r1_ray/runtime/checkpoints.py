@@ -1,5 +1,8 @@
 """Checkpoints that are whole or absent: written under a temporary name, hashed, renamed, verified before use.
 
+Several processes may write one: each seals its files and leaves a note of them (`note_part`); one of them waits for all
+notes and commits (`gather_parts`, `commit`).
+
 checkpoints/step_000100/   what the writers put there, and manifest.json: the state, size and sha256 of every
 file
             latest         link to the newest one committed
@@ -13,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.runtime import atomic
 
 MANIFEST = "manifest.json"
+POLL_S = 0.05
+Files = dict[str, dict[str, Any]]  # path below the checkpoint -> its size (bytes) and sha256
 _NAME = re.compile(r"step_(\d{6,})")
 
 
@@ -32,15 +37,6 @@ class Checkpoint:
     path: Path
     step: int
     state: dict[str, Any]
-
-
-def write_checkpoint(
-    root: Path, step: int, writer: Callable[[Path], None], state: dict[str, Any], keep: int | None = None
-) -> Checkpoint:
-    """Lets `writer` fill a folder and commits it; see `commit`."""
-    folder = begin(root, step)
-    writer(folder)
-    return commit(folder, state, keep)
 
 
 def begin(root: Path, step: int) -> Path:
@@ -56,30 +52,52 @@ def begin(root: Path, step: int) -> Path:
     return folder
 
 
-def commit(folder: Path, state: dict[str, Any], keep: int | None = None) -> Checkpoint:
-    """Turns the folder of `begin`, once all have written, into root/step_<step>, and points `latest` at it.
+def seal(folder: Path, path: Path) -> Files:
+    """Waits until a written file is on the disk, and returns its entry in the manifest."""
+    atomic.flush_to_disk(path)
+    return {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}}
+
+
+def note_part(folder: Path, part: int, files: Files) -> None:
+    """Tells the process that commits that all files of part number `part` are written."""
+    atomic.write_text(folder / _part_name(part), json.dumps(files))
+
+
+def gather_parts(folder: Path, num_parts: int, deadline_s: float) -> Files:
+    """Waits for the notes of all parts, removes them and returns their entries together.
+
+    Raises UserError naming the parts that did not come in time.
+    """
+    end, files = time.monotonic() + deadline_s, {}
+    notes = [folder / _part_name(part) for part in range(num_parts)]
+    while missing := [part for part, note in enumerate(notes) if not note.is_file()]:
+        if time.monotonic() > end:
+            named = ", ".join(map(str, missing))
+            raise UserError(f"checkpoint {folder}: nothing from learner {named} of {num_parts} after {deadline_s:g} s")
+        time.sleep(POLL_S)
+    for note in notes:
+        files |= json.loads(note.read_text(encoding="utf-8"))
+        note.unlink()
+    return files
+
+
+def commit(
+    folder: Path, state: dict[str, Any], files: Files, keep: int | None = None, spare: int | None = None
+) -> Checkpoint:
+    """Turns the folder of `begin`, with all its sealed `files`, into root/step_<step>, and points `latest` at it.
 
     `state` must be JSON: floats come back exactly, NaN is refused. An older checkpoint of the same step is
-    replaced. With `keep`, only the newest `keep` up to this step stay.
+    replaced. With `keep`, only the newest `keep` up to this step stay, and that of step `spare`.
     """
     root, step = folder.parent, int(_NAME.search(folder.name).group(1))
-    files = {
-        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
-    }
-    entries = {name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in files.items()}
     state = json.loads(json.dumps(state, allow_nan=False))  # as it will be read back: keys become strings
-    content = {"format": 1, "step": step, "files": entries, "state": state}
+    content = {"format": 1, "step": step, "files": dict(sorted(files.items())), "state": state}
     (folder / MANIFEST).write_text(
         json.dumps(content | {"sha256": _digest(content)}, indent=1, allow_nan=False), encoding="utf-8"
     )
-    for path in (
-        *files.values(),
-        folder / MANIFEST,
-        *(sub for sub in folder.rglob("*") if sub.is_dir()),
-        folder,
-    ):
+    for path in (folder / MANIFEST, *(sub for sub in folder.rglob("*") if sub.is_dir()), folder):
         atomic.flush_to_disk(path)
-    final = root / f"step_{step:06d}"
+    final = folder_of(root, step)
     replaced = _put_aside(final) if final.exists() else None
     os.replace(folder, final)
     if replaced is not None:
@@ -87,8 +105,10 @@ def commit(folder: Path, state: dict[str, Any], keep: int | None = None) -> Chec
     _point_latest(root, final.name)
     atomic.flush_to_disk(root)
     if keep is not None:
-        for old in [path for number, path in _steps(root) if number <= step][max(keep, 1) :]:
-            shutil.rmtree(_put_aside(old))
+        older = [path for number, path in _steps(root) if number <= step][max(keep, 1) :]
+        for path in older:
+            if spare is None or path != folder_of(root, spare):
+                shutil.rmtree(_put_aside(path))
     return Checkpoint(final, step, state)
 
 
@@ -104,6 +124,16 @@ def newest_valid(root: Path) -> tuple[Checkpoint | None, list[str]]:
         except UserError as error:
             faults.append(str(error))
     return None, faults
+
+
+def steps_of(root: Path) -> list[int]:
+    """Steps that have a checkpoint, newest first; whether it is whole, `verify` says."""
+    return [step for step, _ in _steps(root)]
+
+
+def folder_of(root: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return root / f"step_{step:06d}"
 
 
 def verify(path: Path) -> Checkpoint:
@@ -152,6 +182,10 @@ def _put_aside(path: Path) -> Path:
     doomed = path.with_name(f".{path.name}.deleted")
     os.replace(path, doomed)
     return doomed
+
+
+def _part_name(part: int) -> str:
+    return f".part-{part:05d}.json"
 
 
 def _sha256(path: Path) -> str:

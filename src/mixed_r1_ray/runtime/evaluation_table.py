@@ -66,11 +66,13 @@ def summarise(results: Sequence[EvalResult]) -> dict[str, float]:
     """The evaluation's metrics: eval/<mode>/<type> with its standard error and unscored count; formats.
 
     Means are of task rewards over prompts (several samples of a prompt are averaged first); prompts that
-    could not be scored are left out of them and counted.
+    could not be scored are left out of them and counted. eval/<mode>/mean is the mean over the types, each the same
+    weight however many prompts it has (choice).
     """
     metrics: dict[str, float] = {}
     for mode in _ordered({result.mode for result in results}, MODES):
         of_mode = [result for result in results if result.mode == mode]
+        means = []
         for kind in _ordered({result.reward_type for result in of_mode}, REWARD_TYPES):
             scores = task_by_prompt(of_mode, kind, mode)
             scored = [score for score in scores.values() if score is not None]
@@ -78,8 +80,11 @@ def summarise(results: Sequence[EvalResult]) -> dict[str, float]:
             metrics[f"{name}/unscored"] = len(scores) - len(scored)
             if scored:
                 metrics[name] = fmean(scored)
+                means.append(metrics[name])
             if len(scored) > 1:
                 metrics[f"{name}/se"] = standard_error(scored)
+        if means:
+            metrics[f"eval/{mode}/mean"] = fmean(means)
         formats = [result.format for result in of_mode if result.format is not None]
         if formats:
             metrics[f"eval/{mode}/format"] = fmean(formats)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixed_r1_ray.config import Config
+from mixed_r1_ray.redaction import redact
 from mixed_r1_ray.runtime import evaluation_table as tables
 from mixed_r1_ray.runtime.evaluation_table import EvalResult
 from mixed_r1_ray.runtime.metrics import MetricsLog, ScoredGroup, read_metrics, summarise_rewards
@@ -49,7 +50,7 @@ class Journal:
 
     def warn(self, text: str) -> None:
         """Shown once, kept for the report."""
-        self.warnings.add(text, self._current_step)
+        self.warnings.add(redact(text), self._current_step)
 
     def continue_from(self, step: int) -> None:
         """Forgets what was written of later steps, and evaluations that were cut off: they will come again."""
@@ -107,6 +108,10 @@ class Journal:
         if step > 0 and first is not None:
             title = f"Step 0 and step {step}, paired by prompt"
             self.progress.table(tables.comparison_table(tables.compare(first, results), title))
+
+    def checkpoint(self, step: int, seconds: float) -> None:
+        """The time for which a checkpoint kept the learners from training."""
+        self._log(step, {"time/checkpoint_s": seconds})
 
     def report(self, pictures: Callable[[list[str]], dict[str, bytes]]) -> None:
         """Writes report.html with the pictures of the samples that it shows."""

@@ -19,6 +19,8 @@ METRICS: dict[str, str] = {
     "data/bad_rows": "rows of the data set skipped so far",
     "data/epoch": "passes over the training data, with fraction",
     "kl/reference": "mean KL(policy || reference) a token, k3 estimate, nats",
+    "kl/old": "mean KL(old policy || policy) a token, k3 estimate, nats",
+    "updates": "optimizer steps on the batch; what the learner reports is their mean",
     "loss/policy": "policy loss of the update, corrected, without KL term and entropy bonus",
     "entropy": "mean entropy of the policy a token, nats",
     "grad_norm": "norm of the gradient before clipping",
@@ -28,12 +30,20 @@ METRICS: dict[str, str] = {
     "length/unfinished_fraction": "fraction of responses cut at max_new_tokens",
     "group/zero_variance_fraction": "fraction of groups whose samples all earned the same: no gradient",
     **{f"group/zero_variance_fraction/{kind}": f"the same over {kind} groups" for kind in REWARD_TYPES},
+    "dynamic_sampling/refills": "times that the step sampled further prompts",
+    "dynamic_sampling/generated_groups": "groups generated for the step; reward/* and group/* are over all of them",
+    "dynamic_sampling/filled_groups": "groups without a difference that the step learned from all the same",
+    **{
+        f"dynamic_sampling/zero_variance_fraction/{kind}": f"fraction of the generated {kind} groups set aside"
+        for kind in REWARD_TYPES
+    },
     "mismatch/logprob_abs_max": "largest |engine - trainer| log-probability of a sampled token",
     "mismatch/logprob_abs_mean": "mean |engine - trainer| log-probability",
     "mismatch/kl": "KL(engine || trainer) a token, k3 estimate, nats",
     "correction/weight_mean": "mean rollout correction weight a token, bounded",
     "correction/bounded_fraction": "fraction of tokens whose correction weight was truncated or masked",
     "staleness/max": "most versions that a trained token's weights were behind",
+    "staleness/mean": "versions that a trained token's weights were behind, mean",
     "time/step_s": "wall time of the step, seconds",
     "time/generate_s": "until the last response was there, seconds",
     "time/reward_s": "waited for rewards after the last response, seconds",
@@ -42,7 +52,7 @@ METRICS: dict[str, str] = {
     "time/sync_s": "weights from learners to engines, seconds",
     "time/idle_s": "the rest of the step, seconds",
     "time/eval_s": "evaluation on the held-out prompts, seconds",
-    "time/checkpoint_s": "writing a checkpoint, seconds",
+    "time/checkpoint_s": "for which a checkpoint stopped the training; it is written in the background, seconds",
     "throughput/samples_per_s": "responses a second of step time",
     "throughput/tokens_per_s": "response tokens a second of step time",
     **{
@@ -58,6 +68,10 @@ METRICS: dict[str, str] = {
             ("se", "its standard error"),
             ("unscored", "held-out prompts that could not be scored"),
         )
+    },
+    **{
+        f"eval/{mode}/mean": f"mean of the held-out task rewards by type, each type the same weight, {mode}"
+        for mode in ("greedy", "sampled")
     },
     **{
         f"eval/{mode}/format": f"held-out fraction in the demanded format, {mode}"

@@ -136,11 +136,11 @@ def summarise_rewards(groups: Sequence[ScoredGroup]) -> dict[str, float]:
         metrics |= {
             "length/response_tokens": fmean(lengths),
             "length/unfinished_fraction": fmean(not done for group in groups for done in group.finished),
-            "group/zero_variance_fraction": fmean(map(_is_flat, groups)),
+            "group/zero_variance_fraction": fmean(map(is_flat, groups)),
         }
     for kind, members in by_type.items():
         metrics |= _mean_task(f"reward/{kind}", members)
-        metrics[f"group/zero_variance_fraction/{kind}"] = fmean(map(_is_flat, members))
+        metrics[f"group/zero_variance_fraction/{kind}"] = fmean(map(is_flat, members))
         metrics[f"length/response_tokens/{kind}"] = fmean(
             length for group in members for length in group.lengths
         )
@@ -161,6 +161,6 @@ def _mean_task(name: str, groups: Sequence[ScoredGroup]) -> dict[str, float]:
     return {name: fmean(tasks)} if tasks else {}
 
 
-def _is_flat(group: ScoredGroup) -> bool:
+def is_flat(group: ScoredGroup) -> bool:
     totals = [reward.total for reward in group.rewards if reward.total is not None]
     return len(totals) < 2 or max(totals) - min(totals) <= 1e-9

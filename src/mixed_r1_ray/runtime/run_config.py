@@ -10,6 +10,7 @@ from typing import Any
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.redaction import redact
 from mixed_r1_ray.runtime import atomic, provenance
 
 HEADER = "# A run of mixed_r1_ray. Run it again with `python -m mixed_r1_ray.main conf=<this file>`."
@@ -22,6 +23,7 @@ MAY_CHANGE = (
     "run.dir",
     "run.checkpoint_every",
     "run.keep_checkpoints",
+    "run.keep_best",
     "run.save_rollouts_every",
     "eval.every",
     "tracking.*",
@@ -33,9 +35,11 @@ MAY_CHANGE = (
     "*.cpus_per_worker",
     "*.threads",
     "data.num_workers",
+    "data.cache_dir",
     "reward.num_workers",
     "reward.batch_groups",
     "rollout.num_workers",
+    "learner.num_workers",
     "rollout.kv_cache_gib",
     "rollout.gpu_memory_fraction",
     "rollout.max_concurrent_sequences",
@@ -49,7 +53,7 @@ def check_same_run(path: Path, config: Config) -> list[str]:
     config_file = path / "config.yaml"
     saved, environment = read_config(config_file)
     before = _flatten(dataclasses.asdict(Config())) | _flatten(saved)
-    now = _flatten(dataclasses.asdict(config))
+    now = _flatten(redact(dataclasses.asdict(config)))  # as it was written
     absent = object()
     changed = [
         key
@@ -101,7 +105,10 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def write_config(path: Path, config: Config, resumed: bool) -> None:
-    """Writes the resolved configuration as YAML that can be run, the environment in comments above it."""
+    """Writes the resolved configuration as YAML that can be run, the environment in comments above it.
+
+    Secrets are blotted out: a run that has some in its configuration cannot be run again from this file alone.
+    """
     from omegaconf import OmegaConf
 
     from mixed_r1_ray.config_load import config_to_yaml
@@ -118,4 +125,4 @@ def write_config(path: Path, config: Config, resumed: bool) -> None:
         environment["continued"] = [*before.get("continued", []), now]
     comments = OmegaConf.to_yaml(OmegaConf.create(environment)).splitlines()
     header = [HEADER, *(f"# {line}" for line in comments), ""]
-    atomic.write_text(path / "config.yaml", "\n".join([*header, config_to_yaml(config)]))
+    atomic.write_text(path / "config.yaml", "\n".join([*header, redact(config_to_yaml(config))]))

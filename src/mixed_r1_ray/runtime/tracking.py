@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from typing import Any
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.redaction import redact
 from mixed_r1_ray.runtime import atomic
 from mixed_r1_ray.runtime.run_dir import RunDir
 
@@ -69,7 +69,7 @@ def _start(config: Config, run_dir: RunDir):
             resume="allow",
             mode=config.tracking.wandb,
             dir=str(run_dir.path),
-            config=without_secrets(asdict(config)),
+            config=redact(asdict(config)),
             settings=wandb.Settings(console="off", silent=True, save_code=False, disable_git=True),
         )
         # A step of its own: wandb drops lines whose built-in step goes back, as it does after a resume.
@@ -88,12 +88,3 @@ def _run_id(run_dir: RunDir) -> str:
     if not file.is_file():
         atomic.write_text(file, secrets.token_hex(4) + "\n")
     return file.read_text(encoding="utf-8").strip()
-
-
-def without_secrets(value: Any) -> Any:
-    """The configuration with the user part of every URL (`https://user:token@host`) blotted out."""
-    if isinstance(value, dict):
-        return {key: without_secrets(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_secrets(inner) for inner in value]
-    return re.sub(r"(?<=://)[^/@\s]+@", "…@", value) if isinstance(value, str) else value

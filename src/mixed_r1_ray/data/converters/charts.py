@@ -7,8 +7,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from mixed_r1_ray.data.converters.annotations import read_list, stream_list
+from mixed_r1_ray.data.converters.annotations import read_list
 from mixed_r1_ray.data.converters.base import Converter, Example, Row, Skip, first_file, picture_of
+from mixed_r1_ray.data.converters.qa_pairs import qa_pair_rows
 
 _ORIGINS = ("human", "augmented")
 
@@ -69,22 +70,7 @@ class PlotQA(Converter):
 
     def native_rows(self, folder: Path, split: str) -> Iterator[Row] | None:
         path = first_file(folder, *(f"{split}/qa_pairs{version}.json" for version in ("_V2", "_V1", "")))
-        return None if path is None else self._rows(path)
-
-    def _rows(self, path: Path) -> Iterator[Row]:
-        split = path.parent.name
-        for number, values in enumerate(stream_list(path, "qa_pairs")):
-            yield Row(
-                f"{split}/{path.name}",
-                number,
-                f"{number:08d}",
-                {
-                    "image": f"{split}/png/{values['image_index']}.png",
-                    "question": values["question_string"],
-                    "answer": values["answer"],
-                    "template": values.get("template"),
-                },
-            )
+        return None if path is None else qa_pair_rows(path, keep=("template",))
 
     def examples(self, row: Row) -> Iterable[Example]:
         values = row.values

@@ -67,7 +67,7 @@ class TablePart:
             for batch in itertools.islice(_arrow_batches(self.file), self.first, self.last):
                 yield from (batch.slice(start, BATCH) for start in range(0, batch.num_rows, BATCH))
         else:
-            with pq.ParquetFile(self.file, buffer_size=READ_BYTES) as table:
+            with pq.ParquetFile(self.file, buffer_size=READ_BYTES, pre_buffer=False) as table:
                 yield from table.iter_batches(BATCH, row_groups=range(self.first, self.last))
 
 

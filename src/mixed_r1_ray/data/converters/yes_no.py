@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mixed_r1_ray.data.converters.annotations import json_lines, stream_list
+from mixed_r1_ray.data.converters.annotations import json_lines
 from mixed_r1_ray.data.converters.base import (
     Converter,
     Example,
@@ -15,6 +15,7 @@ from mixed_r1_ray.data.converters.base import (
     first_file,
     picture_of,
 )
+from mixed_r1_ray.data.converters.qa_pairs import qa_pair_rows
 
 _ANSWERS = {0: "no", 1: "yes"}
 
@@ -79,21 +80,7 @@ class FigureQA(Converter):
 
     def native_rows(self, folder: Path, split: str) -> Iterator[Row] | None:
         path = first_file(folder, f"{split}/qa_pairs.json", f"{split}1/qa_pairs.json")
-        return None if path is None else self._rows(path)
-
-    def _rows(self, path: Path) -> Iterator[Row]:
-        split = path.parent.name
-        for number, values in enumerate(stream_list(path, "qa_pairs")):
-            yield Row(
-                f"{split}/{path.name}",
-                number,
-                f"{number:08d}",
-                {
-                    "image": f"{split}/png/{values['image_index']}.png",
-                    "question": values["question_string"],
-                    "answer": values["answer"],
-                },
-            )
+        return None if path is None else qa_pair_rows(path)
 
     def examples(self, row: Row) -> Iterable[Example]:
         question = f"{row.values['question']} Answer yes or no."

@@ -1,0 +1,56 @@
+"""Peak rates of known accelerators and links, and the fractions of them that the estimates count on.
+
+Peaks are the makers' data sheets (SXM boards; dense bf16, no sparsity; one direction of a link). A fraction is a choice
+of this project until a run on that hardware replaces it; docs/scale.md says which estimate each one enters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Device:
+    """An accelerator: bytes, bytes/s, operations/s. Links are per device and direction."""
+
+    name: str
+    memory: float
+    memory_rate: float
+    flops: float
+    nvlink_rate: float  # to devices of the same node
+    network_rate: float  # to other nodes, for collectives
+    host_rate: float  # to and from host memory
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """Fraction of a peak that is reached. All are choices; see the module's docstring."""
+
+    decode_bandwidth: float = 0.7  # weights and KV cache streamed in a decode step
+    prefill_flops: float = 0.5
+    learner_flops: float = 0.4  # MFU
+    reference_flops: float = 0.5
+    collective: float = 0.7  # all-gather and reduce-scatter
+    host_copy: float = 0.7
+    object_transfer: float = 0.5  # Ray's object manager over TCP
+
+
+@dataclass(frozen=True)
+class Overheads:
+    """Seconds that no peak rate explains, by unit of work. Choices, except where docs/scale.md measures them."""
+
+    decode_step_s: float = 0.002  # scheduler, sampling, launches of one engine step
+    microbatch_s: float = 0.01
+    group_driver_s: float = 0.0013  # the driver's part in one group: refs, calls, bookkeeping
+
+
+DEVICES: dict[str, Device] = {
+    # H100 SXM5 data sheet: 80 GB, 3.35 TB/s, 989 TFLOPS, NVLink 900 GB/s both ways; NDR 400 Gb/s; PCIe 5.0 x16.
+    "H100": Device("H100", 80 * GIB, 3.35e12, 989e12, 450e9, 50e9, 64e9),
+    # H200 SXM data sheet: 141 GB, 4.8 TB/s, otherwise as H100.
+    "H200": Device("H200", 140 * GIB, 4.8e12, 989e12, 450e9, 50e9, 64e9),
+    # A100 80GB SXM4 data sheet: 2,039 GB/s, 312 TFLOPS, NVLink 600 GB/s both ways; HDR 200 Gb/s; PCIe 4.0 x16.
+    "A100": Device("A100", 80 * GIB, 2.039e12, 312e12, 300e9, 25e9, 32e9),
+}

@@ -1,0 +1,141 @@
+"""Bytes that each actor of a run holds, part by part, as the code holds them.
+
+Exact: weights, gradients, optimizer (DeepSpeed ZeRO-3 shards), KV cache a token. Counted from the code, and held against
+counts in tests/scale/test_memory.py: what the backward pass keeps. Upper estimates: the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..config import Config
+from .architecture import Architecture, Language
+from .hardware import GIB
+from .workload import Workload
+
+ADAM_BYTES = 12  # a trained parameter: float32 copy, two moments
+LOGITS_BYTES = 16  # a score: float32 logits, log-probabilities and two temporaries of their entropy (policy/logprobs.py)
+LIVE_PARAMETERS = 10**9  # DeepSpeed's stage3_max_live_parameters
+REDUCE_BUCKET = 5 * 10**8  # DeepSpeed's reduce_bucket_size, in numbers
+ENGINE_WORKSPACE = 3 * GIB  # choice: activations of a prefill, CUDA graphs, the sampler's logits
+DEVICE_RESERVE = 2 * GIB  # choice: CUDA context, NCCL buffers, fragmentation
+
+BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of one actor by part: on each of its devices, and in the memory of its host."""
+
+    device: dict[str, float] = field(default_factory=dict)
+    host: dict[str, float] = field(default_factory=dict)
+
+    def on_host(self) -> Footprint:
+        """The same actor without a device."""
+        return Footprint({}, {part: self.device.get(part, 0) + self.host.get(part, 0) for part in self.device | self.host})
+
+
+def footprints(config: Config, architecture: Architecture, device_bytes: float) -> dict[str, Footprint]:
+    """Role -> footprint of one of its actors; roles whose memory does not follow from the model are left out."""
+    work = Workload.at_most(config, architecture)
+    found = {
+        "rollout": rollout_footprint(config, architecture, device_bytes),
+        "learner": learner_footprint(config, architecture, work),
+    }
+    if config.algo.beta > 0:
+        found["reference"] = reference_footprint(config, architecture, work)
+    gpus = {role: getattr(config, role).gpus_per_worker for role in found}
+    return {role: part if gpus[role] else part.on_host() for role, part in found.items()}
+
+
+def learner_footprint(config: Config, architecture: Architecture, work: Workload) -> Footprint:
+    """One ZeRO-3 rank: shards of everything, whole layers in passing, and a microbatch's backward pass."""
+    learner, number = config.learner, BYTES[config.model.dtype]
+    ranks, trained = learner.num_workers, architecture.trained(learner.freeze)
+    in_passing = min(architecture.parameters, LIVE_PARAMETERS) + min(trained, REDUCE_BUCKET)
+    responses = max(1, (learner.microbatch_tokens - work.prompt_tokens) // work.response_tokens)
+    microbatch = PackedRow(work.prompt_tokens, min(responses, config.rollout.group_size), work.response_tokens)
+    rows = max(1, learner.microbatch_tokens // microbatch.tokens)
+    kept = rows * kept_bytes(architecture.language, microbatch, number, learner.gradient_checkpointing)
+    return Footprint(
+        device={
+            "weights": number * architecture.parameters / ranks,
+            "gradients": number * trained / ranks,
+            "optimizer": ADAM_BYTES * trained / ranks,
+            "gathered": number * in_passing if ranks > 1 else number * min(trained, REDUCE_BUCKET),
+            "activations": kept,
+            "logits": rows * logits_bytes(architecture.language, microbatch),
+        },
+        host={"checkpoint": ADAM_BYTES * trained / ranks},  # this rank's share, whole on the host while it is written
+    )
+
+
+def rollout_footprint(config: Config, architecture: Architecture, device_bytes: float) -> Footprint:
+    """One engine: vLLM takes its fraction of the device; what weights and workspace leave of it is KV cache."""
+    rollout, number = config.rollout, BYTES[config.model.dtype]
+    weights = number * architecture.parameters / max(1, rollout.gpus_per_worker)
+    if rollout.gpus_per_worker == 0:
+        return Footprint({"weights": weights, "KV cache": rollout.kv_cache_gib * GIB})
+    cache = rollout.gpu_memory_fraction * device_bytes - weights - ENGINE_WORKSPACE
+    return Footprint({"weights": weights, "workspace": ENGINE_WORKSPACE, "KV cache": cache})
+
+
+def reference_footprint(config: Config, architecture: Architecture, work: Workload) -> Footprint:
+    """Whole weights, and the scores of a whole group at once."""
+    number, language = BYTES[config.model.dtype], architecture.language
+    group = PackedRow(work.prompt_tokens, config.rollout.group_size, work.response_tokens)
+    return Footprint(
+        {
+            "weights": number * architecture.parameters,
+            "activations": number * group.tokens * (3 * language.mlp_width + 4 * language.width),
+            "logits": logits_bytes(language, group),
+        }
+    )
+
+
+def object_store_bytes(config: Config, architecture: Architecture, nodes: int) -> dict[str, float]:
+    """Of the fullest node: one version of the weights, and its share of the pictures of two batches."""
+    work, vision = Workload.at_most(config, architecture), architecture.vision
+    patches = work.picture_tokens * vision.patches_per_token
+    pixels = 4 * patches * vision.values_per_patch  # float32, as processors make them
+    decoded = 3 * work.picture_tokens * vision.token_pixels
+    batches = 2 * config.rollout.prompts_per_step / nodes
+    return {"weights": BYTES[config.model.dtype] * architecture.parameters, "pictures": batches * (pixels + decoded)}
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    """A prompt and its responses, as policy/packing.py lays them out."""
+
+    prompt: int
+    responses: int
+    length: int
+
+    @property
+    def scored(self) -> int:
+        """Tokens whose log-probability is wanted."""
+        return self.responses * self.length
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt + self.scored
+
+
+def kept_bytes(language: Language, row: PackedRow, number: int, checkpointing: bool) -> float:
+    """What the backward pass of the language model's layers keeps of one row.
+
+    In every layer: 4 tensors of the MLP's width, 6 of the model's (norm outputs, queries, attention outputs), float32
+    input and output of two norms, keys and values, the prompt's again beside every response's, and the mask. With
+    checkpointing: every layer's input, and one layer.
+    """
+    kv, width = language.kv_width, language.width
+    a_token = number * (4 * language.mlp_width + 4 * width + 2 * kv) + 2 * (4 + number) * width
+    a_scored = number * (2 * width + 2 * kv)
+    seen = row.responses * (2 * kv * row.prompt + row.length * (row.prompt + row.length))
+    layer = row.tokens * a_token + row.scored * a_scored + number * seen
+    return language.layers * number * width * row.tokens + layer if checkpointing else language.layers * layer
+
+
+def logits_bytes(language: Language, row: PackedRow) -> float:
+    """Scores over the vocabulary of all tokens that are judged at once."""
+    return LOGITS_BYTES * row.scored * language.vocabulary
