@@ -64,6 +64,10 @@ class RealParts:
         rollout, guard = RolloutPool([engine], 300.0), Guard.from_config(config)
         return cls(config, load_adapter(config.model), learners, rollout, guard, save(learners, folder))
 
+    def end(self) -> None:
+        for worker in (*self.learners.workers, *self.rollout.workers):
+            ray.kill(worker)
+
     def begin_anew(self) -> None:
         self.learners.load(self.start_folder)
         self.sync()
