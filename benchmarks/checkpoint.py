@@ -1,7 +1,7 @@
 """What a checkpoint costs the training: the time for which it stops the learners, over the time of a step.
 
-    python benchmarks/checkpoint.py                            the quickstart: 32 prompts x 8, a checkpoint after each step
-    python benchmarks/checkpoint.py steps=20 learner.num_workers=2        `steps`, and any key of the configuration
+    python benchmarks/checkpoint.py                             the quickstart: 32 prompts x 8, a checkpoint a step
+    python benchmarks/checkpoint.py steps=20 learner.num_workers=2      `steps`, and any key of the configuration
 
 The stop is what the loop waits in `Checkpointer.save`: for the former checkpoint, if it is still being written, and for
 the copy of the state to host memory. Checkpoints come after each step, so the former one has as little time as can be.
@@ -39,8 +39,9 @@ def main(arguments: list[str]) -> None:
                 stop_s.append(stopped)
                 if step % FOREGROUND_EVERY == 0:
                     whole_s.append(time.perf_counter() - begun)
-    print(f"\nstep {median(step_s):.3f} s, stop {median(stop_s):.3f} s (most {max(stop_s):.3f}), whole {median(whole_s):.3f} s")
-    print(f"checkpoint: stop / step = {median(stop_s) / median(step_s):.3f} (whole / step = {median(whole_s) / median(step_s):.3f})")
+    step, stop, whole = median(step_s), median(stop_s), median(whole_s)
+    print(f"\nstep {step:.3f} s, stop {stop:.3f} s (most {max(stop_s):.3f}), whole {whole:.3f} s")
+    print(f"checkpoint: stop / step = {stop / step:.3f} (whole / step = {whole / step:.3f})")
 
 
 if __name__ == "__main__":

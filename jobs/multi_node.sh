@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes a Ray cluster with token authentication out of several machines, one command on each:
-#   bash jobs/multi_node.sh head ADDRESS [ray start options]            on the first; ADDRESS is its own, as others see it
+#   bash jobs/multi_node.sh head ADDRESS [ray start options]            on the first; ADDRESS is its own
 #   bash jobs/multi_node.sh worker HEAD ADDRESS [ray start options]     on each other one; HEAD is the first's address
 #   bash jobs/multi_node.sh stop                                        on each, at the end: ends all of Ray on it
 #   RAY_AUTH_TOKEN_PATH=FILE   the token, the same on all machines [~/.ray/auth_token; the head makes it when missing]

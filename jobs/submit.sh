@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sends this checkout to a Ray cluster and runs it there: bash jobs/submit.sh conf=internvl_8b [key=value ...]
-#   RAY_API_SERVER_ADDRESS=URL    the cluster's job server [http://127.0.0.1:8265: on the head, or through an ssh tunnel]
+#   RAY_API_SERVER_ADDRESS=URL    the cluster's job server [http://127.0.0.1:8265: on the head, or by an ssh tunnel]
 #   RAY_AUTH_TOKEN_PATH=FILE      the cluster's token [~/.ray/auth_token]
 #   FORWARD="NAME ..."            further variables of this shell that the job gets, beside those listed below
 #   SUBMIT="OPTION ..."           options of `ray job submit`: --no-wait, --submission-id=NAME

@@ -59,7 +59,7 @@ def make_run(folder: Path, checkpoint: str, name: str = "one", dtype: str = "flo
         model = load(checkpoint)
         for step in (1, 2):
             train_one_step(model, step)
-            write_checkpoint(run_dir.checkpoints, step, lambda part: save(model, part, checkpoint, dtype), {"step": step})
+            write_checkpoint(run_dir.checkpoints, step, lambda part: save(model, part, checkpoint, dtype))
             log.append(step, {"reward/mean": 0.5, "reward/matching": 0.5, "reward/source/shapes": 0.5})
             log.append(step, summarise(results(HELD_OUT[step])))
             save_results(run_dir.evals, step, results(HELD_OUT[step]))
@@ -109,7 +109,8 @@ def test_transformers_loads_the_trained_policy_and_gives_its_log_probabilities(c
 
 def test_a_bfloat16_run_exports_what_it_computed_with_or_the_masters_in_float32(tiny_checkpoints, tmp_path):
     run = make_run(tmp_path, tiny_checkpoints["internvl"], dtype="bfloat16")
-    masters = load_file(run / "checkpoints" / "latest" / "optimizer-00000-of-00001.safetensors")["weight/lm_head.weight"]
+    shard = run / "checkpoints" / "latest" / "optimizer-00000-of-00001.safetensors"
+    masters = load_file(shard)["weight/lm_head.weight"]
     for dtype, expected in ((None, masters.bfloat16()), ("float32", masters)):
         weight = load(export(run, out=tmp_path / str(dtype), dtype=dtype)).lm_head.weight
         assert weight.dtype == expected.dtype and torch.equal(weight.flatten(), expected)

@@ -191,7 +191,8 @@ SPEC = {
 }  # fmt: skip
 CLUSTER = {"rayVersion": str, "authOptions": dict, "headGroupSpec": dict, "workerGroupSpecs": list}
 HEAD = {"rayStartParams": dict, "template": dict, "serviceType": str}
-WORKER = {"groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int, "rayStartParams": dict, "template": dict}
+WORKER = {"groupName": str, "rayStartParams": dict, "template": dict}
+WORKER |= dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), int)
 
 
 @pytest.fixture(scope="module")

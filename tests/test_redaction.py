@@ -50,7 +50,9 @@ def test_redacting_twice_is_redacting_once(text):
     assert redact(redact(text)) == redact(text)
 
 
-@pytest.mark.parametrize("system", ["'https://h/f?token=abc'", 'say "https://me:tok@host"', "?sig=x: {y}", "# hf_" + "a" * 30])
+@pytest.mark.parametrize(
+    "system", ["'https://h/f?token=abc'", 'say "https://me:tok@host"', "?sig=x: {y}", "# hf_" + "a" * 30]
+)
 def test_a_configuration_without_its_secrets_is_still_one(system, tmp_path):
     config = replace(Config(), data=replace(Config().data, system=system))
     (tmp_path / "config.yaml").write_text(config_to_yaml(redact(config)))

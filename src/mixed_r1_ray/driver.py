@@ -6,11 +6,13 @@ from mixed_r1_ray.clock import Clock
 from mixed_r1_ray.cluster import connected
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.experience import make_batch, overlong_metrics, rollout_rows, staleness_metrics
+from mixed_r1_ray.guard import MismatchError
 from mixed_r1_ray.interrupt import StopRequest
 from mixed_r1_ray.proof import prove
 from mixed_r1_ray.runtime.journal import Journal
 from mixed_r1_ray.runtime.run_dir import open_run_dir
 from mixed_r1_ray.startup import Parts, check_data_paths, prepare_inputs, start_parts
+from mixed_r1_ray.types import TrainBatch
 
 
 def run(config: Config) -> None:
@@ -56,7 +58,7 @@ class Driver:
         sampled = parts.sampler.sample(step, clock)
         batch = make_batch(step, sampled.batch, self.config)
         with clock.phase("learn"):
-            learned = parts.learners.update(batch, meanwhile=pipeline.advance)
+            learned = self._learn(batch)
         with clock.phase("sync"):
             pipeline.hand_over(parts.learners.weights(version=step))
         if self.journal.wants_rollouts(step):
@@ -64,6 +66,15 @@ class Driver:
         scored = [experience.scored() for experience in sampled.generated]
         learned |= staleness_metrics(step, sampled.batch) | overlong_metrics(sampled.generated, self.config)
         return self.journal.summarise(scored, learned | sampled.metrics, clock, len(parts.train_data.bad_rows))
+
+    def _learn(self, batch: TrainBatch) -> dict[str, float]:
+        """The update. Where it finds engine and trainer apart, the proof looks for the cause on a few samples."""
+        try:
+            return self.parts.learners.update(batch, meanwhile=self.parts.sampler.pipeline.advance)
+        except MismatchError:
+            if self.config.algo.max_staleness == 0:  # else engines may be behind, and rightly
+                self.prove(batch.step)
+            raise
 
     def sync(self, step: int) -> None:
         """Gives the engines the learners' weights and proves that both are now one distribution."""

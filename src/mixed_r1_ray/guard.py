@@ -18,6 +18,10 @@ class NumericsError(UserError):
     """Two parts of the system that must agree do not."""
 
 
+class MismatchError(NumericsError):
+    """Engine and trainer give a sampled token different log-probabilities."""
+
+
 @dataclass(frozen=True, slots=True)
 class Guard:
     """Thresholds, and the checks that hold measurements against them."""
@@ -43,7 +47,7 @@ class Guard:
     def check_mismatch(self, step: int, mismatch: float, prompt_id: str, cause: str = UNTRIED) -> None:
         """Engine and trainer must give a sampled token the same log-probability."""
         if not self.allows(mismatch):
-            raise NumericsError(
+            raise MismatchError(
                 f"step {step}: engine and trainer log-probabilities differ by {mismatch:.3g} on prompt {prompt_id!r} "
                 f"(allowed {self.max_logprob_mismatch:.3g}, guard.max_logprob_mismatch). Cause: {cause}."
             )

@@ -17,6 +17,9 @@ from mixed_r1_ray.policy.worker import LearnerWorker
 from .real_parts import RealParts
 
 
+MOST_AT_ONCE = 2  # parts of 2 GiB each
+
+
 @pytest.fixture(scope="package")
 def cluster() -> Iterator[None]:
     prepare_environment(Config())
@@ -61,6 +64,8 @@ def start_parts(start_learners, checkpoints, tmp_path_factory) -> Callable[..., 
     def start(family: str, settings: Mapping[str, object] = MappingProxyType({})) -> RealParts:
         key = (family, *sorted(settings.items()))
         if key not in started:
+            if len(started) == MOST_AT_ONCE:
+                started.pop(next(iter(started))).end()
             folder: Path = tmp_path_factory.mktemp("start")
             started[key] = RealParts.start(checkpoints[family], settings, start_learners, folder)
         started[key].begin_anew()

@@ -19,11 +19,20 @@ from mixed_r1_ray.policy.group import LearnerGroup
 from mixed_r1_ray.proof import prove
 from mixed_r1_ray.rollout.pool import FinishedGroup, RolloutPool
 from mixed_r1_ray.rollout.worker import RolloutWorker
-from mixed_r1_ray.types import Prompt, RewardBreakdown, SamplingConfig, TrainBatch
+from mixed_r1_ray.runtime import checkpoints
+from mixed_r1_ray.types import Prompt, RewardBreakdown, SamplingConfig, SaveRequest, TrainBatch
 from mixed_r1_ray.vlm.base import VLMAdapter
 from mixed_r1_ray.vlm.families import load_adapter
 
 Rewards = Callable[[FinishedGroup], Sequence[float | None]]
+
+
+def save(learners: LearnerGroup, root: Path) -> Path:
+    """Writes a checkpoint as a run does; returns its folder."""
+    folder = checkpoints.begin(root, 0)
+    learners.save(SaveRequest(str(folder), {"step": 0}, {}, keep=None, spare=None, deadline_s=60.0))
+    learners.await_save()
+    return checkpoints.folder_of(root, 0)
 
 
 @dataclass
@@ -52,17 +61,19 @@ class RealParts:
             setattr(getattr(config, section), name, value)
         engine = RolloutWorker.options(num_cpus=0).remote(config)  # starts beside the learners
         learners = start_learners(config)
-        learners.save(folder)
-        return cls(
-            config, load_adapter(config.model), learners, RolloutPool([engine], 300.0), Guard.from_config(config), folder
-        )
+        rollout, guard = RolloutPool([engine], 300.0), Guard.from_config(config)
+        return cls(config, load_adapter(config.model), learners, rollout, guard, save(learners, folder))
+
+    def end(self) -> None:
+        for worker in (*self.learners.workers, *self.rollout.workers):
+            ray.kill(worker)
 
     def begin_anew(self) -> None:
         self.learners.load(self.start_folder)
         self.sync()
 
-    def sync(self) -> None:
-        self.rollout.load_weights(self.learners.weights(version=0))
+    def sync(self, version: int = 0) -> None:
+        self.rollout.load_weights(self.learners.weights(version))
 
     def prompt(self, prompt_id: str, sizes: Sequence[tuple[int, int]], question: str = "Where is the red circle?") -> Prompt:
         """Of pictures of noise, (width, height) each."""

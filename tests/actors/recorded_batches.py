@@ -74,7 +74,7 @@ def in_store(batch: Sequence[RecordedGroup], step: int) -> TrainBatch:
             response_lengths=tuple(map(len, group.responses)),
             advantages=tuple(group.advantages),
             inputs=ray.put(group.inputs),
-            group=ray.put(_as_group(f"p{number}", group)),
+            group=ray.put(_as_group(f"p{number}", group, version=step - 1)),
             reference_logprobs=ray.put(tuple(group.logprobs)),
         )
         for number, group in enumerate(batch)
@@ -83,9 +83,9 @@ def in_store(batch: Sequence[RecordedGroup], step: int) -> TrainBatch:
     return TrainBatch(step, groups, num_samples=len(live), num_tokens=sum(live))
 
 
-def _as_group(prompt_id: str, group: RecordedGroup) -> Group:
+def _as_group(prompt_id: str, group: RecordedGroup, version: int) -> Group:
     rollouts = tuple(
-        Rollout(number, response, logprobs, np.zeros(len(response), np.int32), "", True)
+        Rollout(number, response, logprobs, np.full(len(response), version, np.int32), "", True)
         for number, (response, logprobs) in enumerate(zip(group.responses, group.logprobs, strict=True))
     )
     return Group(prompt_id, group.inputs.input_ids.astype(np.int32), rollouts)

@@ -42,7 +42,7 @@ def learn(parts, groups, rewards) -> dict[str, float]:
     metrics = parts.learners.update(parts.batch(groups, rewards))
     assert metrics["mismatch/logprob_abs_max"] <= LIMIT
     assert all(math.isfinite(value) for value in metrics.values())
-    parts.sync()
+    parts.sync(version=1)
     assert parts.prove([group.prompt for group in groups], step=2) <= LIMIT
     return metrics
 

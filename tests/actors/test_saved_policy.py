@@ -14,6 +14,7 @@ from mixed_r1_ray.policy.packing import pack
 from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.types import Reading
 
+from .real_parts import save
 from .test_awkward_batches import LIMIT, in_turn, prompts_of
 
 LORA = {"learner.lora_rank": 4, "learner.freeze": "vision+projector", "algo.beta": 0.04}
@@ -23,13 +24,13 @@ LORA = {"learner.lora_rank": 4, "learner.freeze": "vision+projector", "algo.beta
     params=["qwen2_5_vl", pytest.param("internvl", marks=pytest.mark.slow), pytest.param("lora", marks=pytest.mark.slow)]
 )
 def trained(request, start_parts, tmp_path):
-    """Parts after an update, their prompts, and the folder that they were saved in."""
+    """Parts after an update, their prompts, and the checkpoint that they wrote."""
     parts = start_parts("internvl", LORA) if request.param == "lora" else start_parts(request.param)
     prompts = prompts_of(parts, [[(112, 112)], [], [(60, 100), (112, 40)]])
     parts.learners.update(parts.batch(parts.sample(prompts), in_turn))
-    parts.learners.save(tmp_path)
-    parts.sync()
-    return parts, prompts, tmp_path
+    folder = save(parts.learners, tmp_path)
+    parts.sync(version=1)
+    return parts, prompts, folder
 
 
 def scored_by_saved(parts, folder, groups) -> np.ndarray:
@@ -68,11 +69,11 @@ def test_loading_what_was_saved_goes_on_as_if_nothing_had_happened(trained):
 def test_tied_embeddings_are_one_parameter_in_every_form(start_parts, tmp_path):
     parts = start_parts("qwen2_5_vl")
     assert "lm_head.weight" not in parts.learners.weights(version=1).names
-    parts.learners.save(tmp_path)
-    state = {name for shard in tmp_path.glob("optimizer-*") for name in load_file(shard)}
+    folder = save(parts.learners, tmp_path)
+    state = {name for shard in folder.glob("optimizer-*") for name in load_file(shard)}
     assert "exp_avg/model.language_model.embed_tokens.weight" in state
     assert not any("lm_head" in name for name in state)
-    model = load_policy(ModelConfig(path=str(tmp_path / "policy")), 1.0).model
+    model = load_policy(ModelConfig(path=str(folder / "policy")), 1.0).model
     assert model.lm_head.weight is model.get_input_embeddings().weight
 
 
@@ -86,10 +87,10 @@ def test_under_lora_only_adapters_are_trained_kept_and_merged(adapted, tmp_path)
     prompts = prompts_of(adapted, [[(112, 112)], [(57, 90)]])
     assert adapted.prove(prompts, step=0) <= LIMIT  # the policy is its reference, too
     adapted.learners.update(adapted.batch(adapted.sample(prompts), in_turn))
-    adapted.learners.save(tmp_path)
-    state = {name for shard in tmp_path.glob("optimizer-*") for name in load_file(shard)} - {"optimizer_steps"}
+    folder = save(adapted.learners, tmp_path)
+    state = {name for shard in folder.glob("optimizer-*") for name in load_file(shard)} - {"optimizer_steps"}
     assert len(state) == 3 * 2 * 28 and all(".lora_" in name for name in state)
-    start, now = (load_file(folder / "policy" / "model.safetensors") for folder in (adapted.start_folder, tmp_path))
+    start, now = (load_file(one / "policy" / "model.safetensors") for one in (adapted.start_folder, folder))
     moved = {name for name in start if not torch.equal(start[name], now[name])}
     assert len(moved) == 28 and all("language_model" in name and name.endswith("proj.weight") for name in moved)
 
@@ -100,7 +101,7 @@ def test_under_lora_the_reference_is_the_policy_without_adapters(adapted):
     groups = adapted.sample(prompts)
     first = adapted.learners.update(adapted.batch(groups, in_turn))
     assert first["kl/reference"] == 0.0
-    adapted.sync()
+    adapted.sync(version=1)
     groups = adapted.sample(prompts, step=2)
     away = [
         without - with_
@@ -121,5 +122,5 @@ def test_in_bfloat16_engine_and_trainer_agree_within_the_guards_limit(start_part
     assert parts.guard == Guard(1.0, 1e-2)
     assert parts.prove(prompts) <= 1.0
     parts.learners.update(parts.batch(parts.sample(prompts), in_turn))
-    parts.sync()
+    parts.sync(version=1)
     assert parts.prove(prompts, step=2) <= 1.0

@@ -21,6 +21,7 @@ from mixed_r1_ray.policy.microbatches import plan_microbatches
 from mixed_r1_ray.sync.wire import from_wire
 from mixed_r1_ray.types import TrainBatch, TrainGroup
 
+from .real_parts import save
 from .recorded_batches import RecordedGroup, configuration, in_store, plain_trajectory, record
 
 LIMIT = 1e-5
@@ -78,9 +79,7 @@ def learners(start_learners, tiny_checkpoints, tmp_path_factory) -> Callable[[st
     def learners(family: str, num_ranks: int) -> Learners:
         if (family, num_ranks) not in started:
             group = start_learners(configuration(tiny_checkpoints[family], num_workers=num_ranks))
-            folder = tmp_path_factory.mktemp("start")
-            group.save(folder)
-            started[family, num_ranks] = Learners(group, folder)
+            started[family, num_ranks] = Learners(group, save(group, tmp_path_factory.mktemp("start")))
         return started[family, num_ranks]
 
     yield learners

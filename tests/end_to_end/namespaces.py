@@ -1,4 +1,4 @@
-"""Three Ray nodes on one machine: network namespaces with an address each, joined by a bridge that leads nowhere else."""
+"""Three Ray nodes on one machine: network namespaces with an address each, joined by a bridge that leads nowhere."""
 
 from __future__ import annotations
 

@@ -14,14 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 from real_runs import ROOT, START_S, end_marked_processes, run_environment
 
-from mixed_r1_ray.data.reader import RecordTable
+from mixed_r1_ray.data.schema import Record
 from mixed_r1_ray.data.synthetic import build_quickstart_data
 
 pytestmark = pytest.mark.slow
-SAMPLES, CHUNK_ROWS = 2, 8
+SAMPLES, CHUNK_ROWS, RECORDS_PER_TYPE = 2, 32, 64
 WORDS = (
     "tiny.warm_start_steps=20",
-    "tiny.train_per_type=16",
+    "tiny.threads=1",
+    f"tiny.train_per_type={RECORDS_PER_TYPE}",
     "tiny.eval_per_type=8",
     "rollout.max_new_tokens=24",
     "cluster.num_cpus=2",
@@ -73,7 +74,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def records(cache) -> Path:
-    return build_quickstart_data(cache, train_per_type=16, eval_per_type=8)[0]
+    return build_quickstart_data(cache, train_per_type=RECORDS_PER_TYPE, eval_per_type=8)[0]
 
 
 @pytest.fixture(scope="module")
@@ -84,15 +85,16 @@ def whole(records, cache, tmp_path_factory) -> Path:
 
 
 def test_every_record_is_answered_and_kept_with_what_it_earned(records, whole):
-    kept, given = RecordTable(str(whole), 0.0), RecordTable(str(records), 0.0)
-    assert [row.record_id for row in kept.rows] == [row.record_id for row in given.rows]
+    kept, given = ([Record.from_row(row) for row in pq.read_table(place).to_pylist()]
+                   for place in (next(whole.glob("selected-*.parquet")), records))  # fmt: skip
+    assert [one.id for one in kept] == [one.id for one in given]
     answers = {row["id"]: row for path in answered(whole) for row in pq.read_table(path).to_pylist()}
-    for number, row in enumerate(kept.rows):
-        meta, rewards = json.loads(kept.record(number).meta), answers[row.record_id]["rewards"]
+    for one in kept:
+        meta, rewards = json.loads(one.meta), answers[one.id]["rewards"]
         assert meta["pass_rate"] == pytest.approx(sum(rewards) / SAMPLES, abs=1e-6)
         assert meta["pass_rate_samples"] == SAMPLES and meta["pass_rate_model"] == "tiny:internvl"
         assert "think" in meta  # what was there before stays
-    assert any(0 < json.loads(kept.record(number).meta)["pass_rate"] for number in range(len(kept.rows)))
+    assert any(0 < json.loads(one.meta)["pass_rate"] for one in kept)
     assert (whole / "pass_rates.svg").read_text().startswith("<svg")
 
 

@@ -17,7 +17,8 @@ APART = ("rollout.cpus_per_worker=0.9", "learner.cpus_per_worker=0.9", "reward.c
          "data.cpus_per_worker=0.05", "reference.cpus_per_worker=0.05")  # fmt: skip
 # Of 0.9, 0.55 and 0.55 neither.
 TWO_LEARNERS = ("rollout.cpus_per_worker=0.9", "learner.num_workers=2", "learner.cpus_per_worker=0.55",
-                "reward.cpus_per_worker=0.1", "data.cpus_per_worker=0.05", "reference.cpus_per_worker=0.05")  # fmt: skip
+                "reward.cpus_per_worker=0.1", "data.cpus_per_worker=0.05",
+                "reference.cpus_per_worker=0.05")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,8 @@ def test_learner_ranks_on_two_nodes_train_one_policy(cluster, cache, tmp_path):
 
 
 def test_a_job_that_is_stopped_finishes_its_step_and_writes_a_checkpoint(cluster, cache, tmp_path):
-    words = ["bash", "jobs/submit.sh", "conf=quickstart", *TINY, *APART, "run.max_steps=1000", f"tiny.cache_dir={cache}"]
-    words += [f"run.dir={tmp_path}", "run.name=job"]
+    words = ["bash", "jobs/submit.sh", "conf=quickstart", *TINY, *APART, "run.max_steps=1000"]
+    words += [f"tiny.cache_dir={cache}", f"run.dir={tmp_path}", "run.name=job"]
     inside = {"env": cluster.environment | {"SUBMIT": "--no-wait --submission-id=stopped"}, "cwd": ROOT}
     subprocess.run(cluster.nodes[0].command(*words), check=True, timeout=START_S, **inside)
     metrics, deadline = tmp_path / "job" / "metrics.jsonl", time.monotonic() + START_S
@@ -83,6 +84,7 @@ def test_a_job_that_is_stopped_finishes_its_step_and_writes_a_checkpoint(cluster
 def test_nobody_is_let_in_without_the_token(cluster):
     head = cluster.nodes[0]
     wrong = cluster.environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
-    for words in (["ray", "job", "list", "--address=http://127.0.0.1:8265"], ["ray", "status", f"--address={head.address}:6379"]):
-        done = subprocess.run(head.command(*words), env=wrong, capture_output=True, text=True, timeout=START_S)
+    jobs, status = ("job", "list", "--address=http://127.0.0.1:8265"), ("status", f"--address={head.address}:6379")
+    for words in (jobs, status):
+        done = subprocess.run(head.command("ray", *words), env=wrong, capture_output=True, text=True, timeout=START_S)
         assert done.returncode != 0 and "oken" in done.stdout + done.stderr, done

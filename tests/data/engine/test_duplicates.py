@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from engine_cases import Asked, bars, encoded, names, photo, reencoded, table_of
 
-from mixed_r1_ray.data.engine.duplicates import drop_duplicates
+from mixed_r1_ray.data.engine import hamming
+from mixed_r1_ray.data.engine.duplicates import _Join, drop_duplicates
 from mixed_r1_ray.data.engine.settings import DuplicateSettings, PictureSettings
 from mixed_r1_ray.data.engine.verdicts import STAGES, Verdicts
 from mixed_r1_ray.data.schema import Record, write_records
@@ -122,6 +123,22 @@ def test_what_training_would_leave_out_and_ids_that_repeat_are_unusable(tmp_path
     found = dropped(tmp_path, asked)
     assert found.pop("a") == ("unusable", "a")
     assert found == dict.fromkeys(("broken", "goldless", "odd"), ("unusable", None))
+
+
+def test_records_of_pairs_of_pictures_are_joined_by_their_keys(monkeypatch):
+    monkeypatch.setattr(hamming, "BLOCK_PAIRS", 5)
+    random = np.random.default_rng(0)
+    picture, keys = random.integers(0, 6, 40), random.integers(0, 3, 40).astype(np.uint64)
+    p, q = np.array([0, 0, 3, 5, 2]), np.array([0, 4, 1, 5, 3])
+    found = [pair for i, j in _Join(picture, keys).pairs(p, q) for pair in zip(i.tolist(), j.tolist(), strict=True)]
+    expected = [
+        (i, j)
+        for one, other in zip(p, q, strict=True)
+        for i in np.flatnonzero(picture == one).tolist()
+        for j in np.flatnonzero(picture == other).tolist()
+        if keys[i] == keys[j]
+    ]
+    assert sorted(found) == sorted(expected) and len(expected) > 30
 
 
 def test_each_kind_can_be_switched_off(tmp_path):
