@@ -213,7 +213,8 @@ def error(folder: Path, words: list[str]) -> None:
 
     mean = replace(config.cluster, mean_response_tokens=max(1, round(found("length/response_tokens"))))
     config = replace(config, cluster=mean)
-    architecture = read_architecture(config.model.path)
+    policy = next(folder.glob("checkpoints/*/policy"), None)  # a tiny model's path does not tell its shape
+    architecture = read_architecture(str(policy or config.model.path))
     ideal = Efficiency(1, 1, 1, 1, 1, 1, 1)
     model = StepModel(config, architecture, device=device, efficiency=ideal, host=host)
     table = Table("phase", "measured s", "predicted s", "measured / predicted", title_justify="left")
