@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixed_r1_ray import config_load
-from mixed_r1_ray.config import Bounds, Config
+from mixed_r1_ray.config import Config
+from mixed_r1_ray.config_types import Bounds
 from mixed_r1_ray.config_check import CHECKS
 from mixed_r1_ray.config_fields import help_text, nearest_keys, schema
 from mixed_r1_ray.config_load import config_to_yaml, load_config, parse_command_line

@@ -13,7 +13,8 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from . import config
-from .config import Bounds, Config
+from .config import Config
+from .config_types import Bounds
 
 
 @dataclass(frozen=True)

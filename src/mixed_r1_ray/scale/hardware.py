@@ -44,9 +44,9 @@ class HostRates:
     decode_step_s: float = 0.002  # choice: scheduling, sampling and launches of one engine step
     microbatch_s: float = 0.01  # choice: packing and launches
     reward_sample_s: float = 0.0006  # measured: BMAS, the slowest built-in but math (docs/rewards.md), one core
-    group_driver_s: float = 0.0013  # measured: the driver's references, calls and bookkeeping for a group
-    patch_s: float = 2.0e-5  # measured: decoding and preparing a picture, by patch of the vision tower
-    object_put_rate: float = 2.0e9  # measured: bytes/s into the object store, one process
+    group_driver_s: float = 0.0022  # measured: what a step takes beyond vLLM itself, by group (docs/scale.md)
+    patch_s: float = 4.2e-5  # measured: decoding and preparing a picture, by patch of the vision tower, one core
+    object_put_rate: float = 2.0e9  # choice: bytes/s into the object store, one process
     memory_rate: float = 200e9  # choice: bytes/s of a node's memory
     node_network_rate: float = 12.5e9  # choice: 100 Gb/s of a node, which the object store's transfers share
 

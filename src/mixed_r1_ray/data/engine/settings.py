@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from omegaconf import OmegaConf
 
-from mixed_r1_ray.config import Bounds, Count, Fraction
+from mixed_r1_ray.config_types import Bounds, Count, Fraction
 from mixed_r1_ray.data.engine.hamming import MOST_DISTANCE
 from mixed_r1_ray.data.yaml_schema import is_band, load_yaml
 from mixed_r1_ray.types import REWARD_TYPES
