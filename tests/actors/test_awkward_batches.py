@@ -55,7 +55,7 @@ def test_pictures_of_any_number_and_size(parts, name):
 
 def test_responses_cut_at_the_limit_beside_finished_ones(parts):
     """An untrained model ends its answer once in a few hundred tokens."""
-    groups = parts.sample(prompts_of(parts, [[(112, 112)], [], [(57, 90)]] * 8), max_new_tokens=24)
+    groups = parts.sample(prompts_of(parts, [[(112, 112)], [], [(57, 90)]] * 8), max_new_tokens=128)
     finished = [done for group in groups for done in group.info.finished]
     assert any(finished) and not all(finished)
     assert learn(parts, groups, in_turn)["grad_norm"] > 0
