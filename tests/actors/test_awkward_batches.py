@@ -10,8 +10,8 @@ import math
 
 import pytest
 
-from mixed_r1_ray.rewards import RewardRequest, score_batch
 from mixed_r1_ray.remote import fetch
+from mixed_r1_ray.rewards import RewardRequest, score_batch
 
 LIMIT = 1e-4
 BATCHES = {  # sizes of the pictures of each prompt
@@ -23,9 +23,9 @@ BATCHES = {  # sizes of the pictures of each prompt
 }
 
 
-@pytest.fixture
-def parts(start_parts, family):
-    return start_parts(family)
+@pytest.fixture(params=["internvl", pytest.param("qwen2_5_vl", marks=pytest.mark.slow)])
+def parts(request, start_parts):
+    return start_parts(request.param)
 
 
 def prompts_of(parts, sizes):
