@@ -107,6 +107,19 @@ def test_transformers_loads_the_trained_policy_and_gives_its_log_probabilities(c
     assert (logprobs(load(out), out) - logprobs(load(checkpoint), checkpoint)).abs().max() > 1e-2  # it was trained
 
 
+def test_tied_embeddings_stay_tied(checkpoint, tmp_path):
+    plain = load(checkpoint)
+    plain.config.tie_word_embeddings = plain.config.text_config.tie_word_embeddings = True
+    base = shutil.copytree(checkpoint, tmp_path / "base")
+    type(plain)(plain.config).save_pretrained(base)
+    out = export(make_run(tmp_path, str(base)))
+    trained, exported = load(base), load(out)
+    for step in (1, 2):
+        train_one_step(trained, step)
+    assert exported.lm_head.weight is exported.get_input_embeddings().weight
+    torch.testing.assert_close(logprobs(exported, out), logprobs(trained, base), atol=1e-5, rtol=0)
+
+
 def test_a_bfloat16_run_exports_what_it_computed_with_or_the_masters_in_float32(tiny_checkpoints, tmp_path):
     run = make_run(tmp_path, tiny_checkpoints["internvl"], dtype="bfloat16")
     shard = run / "checkpoints" / "latest" / "optimizer-00000-of-00001.safetensors"

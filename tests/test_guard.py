@@ -14,13 +14,15 @@ from mixed_r1_ray.types import Group, Rollout
 GUARD = Guard(max_logprob_mismatch=1e-4, max_initial_kl=1e-6)
 
 
-@pytest.mark.parametrize(("dtype", "mismatch", "kl"), [("float32", 1e-4, 1e-6), ("bfloat16", 1.0, 1e-2)])
-def test_thresholds_follow_the_number_format_unless_they_are_set(dtype, mismatch, kl):
+@pytest.mark.parametrize(
+    ("dtype", "mismatch", "kl", "mean"), [("float32", 1e-4, 1e-6, 1e-5), ("bfloat16", 1.0, 1e-2, 0.05)]
+)
+def test_thresholds_follow_the_number_format_unless_they_are_set(dtype, mismatch, kl, mean):
     config = Config()
     config.model.dtype = dtype
-    assert Guard.from_config(config) == Guard(mismatch, kl)
-    config.guard.max_logprob_mismatch, config.guard.max_initial_kl = 0.5, 0.25
-    assert Guard.from_config(config) == Guard(0.5, 0.25)
+    assert Guard.from_config(config) == Guard(mismatch, kl, 0, mean)
+    config.guard.max_logprob_mismatch, config.guard.max_initial_kl, config.guard.max_mean_mismatch = 0.5, 0.25, 0.125
+    assert Guard.from_config(config) == Guard(0.5, 0.25, 0, 0.125)
 
 
 @pytest.mark.parametrize("mismatch", [0.0, 1e-6, 1e-4])
@@ -65,9 +67,19 @@ def test_kl_before_any_update_stops(kl):
         GUARD.check_initial_kl(kl)
 
 
-def test_the_message_ends_with_the_cause_where_one_was_found():
-    with pytest.raises(NumericsError, match=r"Cause: stale weights\.$"):
-        GUARD.check_mismatch(3, 0.7, "p7", "stale weights")
+@pytest.mark.parametrize(
+    ("differences", "allowed"),
+    [([0.0, 1e-6], True), ([9e-5] + 19 * [0.0], True), ([9e-5, 9e-5], False), ([1.1e-4] + 99 * [0.0], False), ([math.nan], False)],
+)
+def test_a_proof_holds_within_the_limits_of_the_largest_and_the_mean(differences, allowed):
+    assert GUARD.allows(np.array(differences)) is allowed
+
+
+def test_a_proof_that_fails_says_both_their_keys_the_prompt_and_the_cause():
+    said = str(GUARD.proof_failed(3, np.array([0.25, 0.75]), "p7", "stale weights"))
+    assert "step 3" in said and "up to 0.75 (allowed 0.0001, guard.max_logprob_mismatch)" in said
+    assert "on average by 0.5 (allowed 1e-05, guard.max_mean_mismatch), worst on prompt 'p7'" in said
+    assert said.endswith("Cause: stale weights.")
 
 
 def group(*responses: list[int]) -> Group:

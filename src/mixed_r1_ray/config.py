@@ -252,6 +252,8 @@ class AlgoConfig:
 class GuardConfig:
     #: Most |engine - trainer| log-probability before the run stops; null: 1e-4 in float32, 1.0 in bfloat16.
     max_logprob_mismatch: Positive | None = None
+    #: Most of their mean over the tokens of a proof; null: 1e-5 in float32, 0.05 in bfloat16.
+    max_mean_mismatch: Positive | None = None
     #: Most KL(policy || reference) before the first update; null: 1e-6 in float32, 1e-2 in bfloat16.
     max_initial_kl: Positive | None = None
     #: Prompts that the start-up proof samples; at least one for each engine.

@@ -75,9 +75,9 @@ class Diagnosis:
         return self._explains(mismatch(self.groups, self.learners.logprobs(self.groups, reading)))
 
     def _explains(self, differences: Sequence[np.ndarray]) -> bool:
-        """Whether the differences are gone: within the guard's limit, and small beside what they were."""
+        """Whether the differences are gone: within the guard's limits, and small beside what they were."""
         left, before = np.concatenate(differences), np.concatenate(self.differences)
-        return left.max() <= self.guard.max_logprob_mismatch and left.mean() <= EXPLAINED * before.mean()
+        return self.guard.allows(left) and left.mean() <= EXPLAINED * before.mean()
 
     def _swapped_pictures(self) -> Iterator[tuple[bool, str]]:
         """Every other prompt's pictures of the same sizes, for the prompt that differs most."""
@@ -88,7 +88,7 @@ class Diagnosis:
                 continue
             read = self.learners.logprobs([asked], Reading(pictures=other.prompt.inputs))
             left = mismatch([asked], read)[0]
-            fits = left.max() <= self.guard.max_logprob_mismatch and left.mean() <= EXPLAINED * before
+            fits = self.guard.allows(left) and left.mean() <= EXPLAINED * before
             yield fits, (
                 f"swapped pictures: for prompt {asked.prompt.prompt_id!r} the engine saw those of "
                 f"{other.prompt.prompt_id!r}"
@@ -112,9 +112,8 @@ class Diagnosis:
         return self._explains(mismatch(groups, self.learners.logprobs(groups)))
 
     def _pattern(self) -> str:
-        limit = self.guard.max_logprob_mismatch
         seeing = [bool(one.prompt.image_sizes) for one in self.groups]
-        apart = [bool(difference.max() > limit) for difference in self.differences]
+        apart = [not self.guard.allows(difference) for difference in self.differences]
         if any(seeing) and not all(seeing) and seeing == apart:
             return "unknown, but only prompts with pictures differ: engine and trainer see other pixels, or place them elsewhere"
         return f"unknown; {sum(apart)} of {len(apart)} probe prompts differ, {sum(seeing)} of them have pictures"

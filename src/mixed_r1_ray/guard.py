@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.types import Group
 
+if TYPE_CHECKING:
+    import numpy as np
+
 LOGPROB_MISMATCH = {"float32": 1e-4, "bfloat16": 1.0}  # max |engine - trainer|, nats
-UNTRIED = "stale weights in the engine, another temperature, other pictures or position ids look like this"
+MEAN_MISMATCH = {"float32": 1e-5, "bfloat16": 0.05}  # of a proof's tokens: below it bfloat16 is rounding (choice)
+UNTRIED = "Stale weights in the engine, another temperature, other pictures or position ids look like this"
 INITIAL_KL = {"float32": 1e-6, "bfloat16": 1e-2}
 
 
@@ -29,6 +34,7 @@ class Guard:
     max_logprob_mismatch: float
     max_initial_kl: float
     max_staleness: int = 0
+    max_mean_mismatch: float = MEAN_MISMATCH["float32"]
 
     @classmethod
     def from_config(cls, config: Config) -> Guard:
@@ -38,18 +44,27 @@ class Guard:
             LOGPROB_MISMATCH[dtype] if mismatch is None else mismatch,
             INITIAL_KL[dtype] if kl is None else kl,
             config.algo.max_staleness,
+            MEAN_MISMATCH[dtype] if guard.max_mean_mismatch is None else guard.max_mean_mismatch,
         )
 
-    def allows(self, mismatch: float) -> bool:
-        """Whether a |engine - trainer| log-probability is within the limit; NaN never is."""
-        return mismatch <= self.max_logprob_mismatch
+    def allows(self, differences: np.ndarray) -> bool:
+        """Whether the |engine - trainer| log-probabilities of a proof's tokens are within both limits; NaN never is."""
+        return bool(differences.max() <= self.max_logprob_mismatch and differences.mean() <= self.max_mean_mismatch)
 
-    def check_mismatch(self, step: int, mismatch: float, prompt_id: str, cause: str = UNTRIED) -> None:
+    def proof_failed(self, step: int, differences: np.ndarray, prompt_id: str, cause: str) -> MismatchError:
+        """What to raise for differences that are not allowed, worst on that prompt."""
+        return MismatchError(
+            f"step {step}: engine and trainer log-probabilities differ by up to {differences.max():.3g} (allowed "
+            f"{self.max_logprob_mismatch:.3g}, guard.max_logprob_mismatch), on average by {differences.mean():.3g} (allowed "
+            f"{self.max_mean_mismatch:.3g}, guard.max_mean_mismatch), worst on prompt {prompt_id!r}. Cause: {cause}."
+        )
+
+    def check_mismatch(self, step: int, mismatch: float, prompt_id: str) -> None:
         """Engine and trainer must give a sampled token the same log-probability."""
-        if not self.allows(mismatch):
+        if not mismatch <= self.max_logprob_mismatch:  # NaN fails too
             raise MismatchError(
                 f"step {step}: engine and trainer log-probabilities differ by {mismatch:.3g} on prompt {prompt_id!r} "
-                f"(allowed {self.max_logprob_mismatch:.3g}, guard.max_logprob_mismatch). Cause: {cause}."
+                f"(allowed {self.max_logprob_mismatch:.3g}, guard.max_logprob_mismatch). {UNTRIED}."
             )
 
     def check_version(self, step: int, prompt_id: str, version: int, scheduled: int) -> None:

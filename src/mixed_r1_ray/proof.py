@@ -30,14 +30,14 @@ def prove(
     groups = list(rollout.generate(prompts, sampling, step))
     trainer = learners.logprobs(groups)
     differences = mismatch(groups, trainer)
-    worst = [float(difference.max()) for difference in differences]
-    number = int(np.argmax(worst))
-    if not guard.allows(worst[number]):
+    together = np.concatenate(differences)
+    if not guard.allows(together):
+        worst = int(np.argmax([difference.max() for difference in differences]))
         cause = Diagnosis(groups, differences, rollout, learners, guard).cause(sampling, step)
-        guard.check_mismatch(step, worst[number], groups[number].prompt.prompt_id, cause)
+        raise guard.proof_failed(step, together, groups[worst].prompt.prompt_id, cause)
     if step == 0:
         _check_reference(groups, trainer, references, learners, guard)
-    return worst[number]
+    return float(together.max())
 
 
 def _check_reference(

@@ -10,8 +10,8 @@ import math
 
 import pytest
 
-from mixed_r1_ray.rewards import RewardRequest, score_batch
 from mixed_r1_ray.remote import fetch
+from mixed_r1_ray.rewards import RewardRequest, score_batch
 
 LIMIT = 1e-4
 BATCHES = {  # sizes of the pictures of each prompt
@@ -23,9 +23,9 @@ BATCHES = {  # sizes of the pictures of each prompt
 }
 
 
-@pytest.fixture
-def parts(start_parts, family):
-    return start_parts(family)
+@pytest.fixture(params=["internvl", pytest.param("qwen2_5_vl", marks=pytest.mark.slow)])
+def parts(request, start_parts):
+    return start_parts(request.param)
 
 
 def prompts_of(parts, sizes):
@@ -55,7 +55,7 @@ def test_pictures_of_any_number_and_size(parts, name):
 
 def test_responses_cut_at_the_limit_beside_finished_ones(parts):
     """An untrained model ends its answer once in a few hundred tokens."""
-    groups = parts.sample(prompts_of(parts, [[(112, 112)], [], [(57, 90)]] * 8), max_new_tokens=24)
+    groups = parts.sample(prompts_of(parts, [[(112, 112)], [], [(57, 90)]] * 8), max_new_tokens=128)
     finished = [done for group in groups for done in group.info.finished]
     assert any(finished) and not all(finished)
     assert learn(parts, groups, in_turn)["grad_norm"] > 0

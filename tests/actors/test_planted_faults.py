@@ -63,6 +63,19 @@ def test_positions_as_of_a_text_model_are_named(start_parts):
         assert "wrong position ids in the trainer" in cause(parts, prompts)
 
 
+@pytest.mark.slow
+def test_in_bfloat16_rounding_passes_and_faults_are_named_all_the_same(start_parts):
+    parts = start_parts("internvl", {"model.dtype": "bfloat16"})
+    prompts = [parts.prompt(f"p{number}", sizes, "Where?" + " a" * number) for number, sizes in enumerate(PICTURES)]
+    assert 1e-4 < parts.prove(prompts) <= 1.0
+    with parts.planted("rollout", faults.engine_at_another_temperature):
+        assert "wrong temperature" in cause(parts, prompts)
+    with parts.planted("learners", faults.off_by_one_shift):
+        assert "off-by-one shift" in cause(parts, prompts)
+    parts.learners.update(parts.batch(parts.sample(prompts), in_turn))
+    assert "stale weights in the engine" in cause(parts, prompts)
+
+
 def test_stale_weights_are_named(parts, prompts):
     parts.learners.update(parts.batch(parts.sample(prompts), in_turn))
     assert "stale weights in the engine" in cause(parts, prompts)

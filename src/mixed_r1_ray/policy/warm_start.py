@@ -19,6 +19,7 @@ import numpy as np
 from mixed_r1_ray.config import ModelConfig
 from mixed_r1_ray.data.images import decode_image
 from mixed_r1_ray.data.schema import Record
+from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.vlm import tiny, tiny_tokenizer
 from mixed_r1_ray.vlm.base import VLMAdapter
 
@@ -153,7 +154,12 @@ def _tokenised(record: Record, adapter: VLMAdapter) -> tuple[np.ndarray, int]:
 
 
 def _batches(rows: list[_PictureRow], rng: np.random.Generator) -> Iterator[list[_PictureRow]]:
-    """Endless; every epoch in a new order."""
+    """Endless; every epoch in a new order, without what is left over. Raises UserError where there is no whole step."""
+    if len(rows) < PICTURES_PER_STEP:
+        raise UserError(
+            f"a warm start takes {PICTURES_PER_STEP} pictures a step and the training data has {len(rows)}; raise "
+            "tiny.train_per_type"
+        )
     while True:
         order = rng.permutation(len(rows))
         for start in range(0, len(rows) - PICTURES_PER_STEP + 1, PICTURES_PER_STEP):
