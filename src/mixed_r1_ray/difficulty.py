@@ -19,7 +19,7 @@ from mixed_r1_ray.data.reader import BadRow
 from mixed_r1_ray.data.shards import ShardWriter, file_fingerprint, fingerprint
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.experience import Experience, Scorer
-from mixed_r1_ray.quickstart import TINY, build_missing
+from mixed_r1_ray.quickstart import TINY, build_model
 from mixed_r1_ray.rollout import sampling as sampling_rules
 from mixed_r1_ray.rollout.pool import RolloutPool
 from mixed_r1_ray.startup import make_pools
@@ -67,7 +67,7 @@ def answer_chunks(
         return
     with ExitStack() as stack:
         placement = stack.enter_context(connected(config, say, ROLES))
-        model = build_missing(replace(config, data=replace(config.data, train="", eval=None)), _said(say)).model
+        model = build_model(config, say)
         config = replace(config, model=replace(config.model, path=model))
         actors = create_actors(config, placement, ChunkWorker)
         await_ready(actors, config, say)
@@ -130,13 +130,3 @@ def _answered(experience: Experience) -> dict:
 
 def _unasked(bad: BadRow) -> dict:
     return {"rewards": [], "lengths": [], "unscored": 0, "detail": f"{bad.field}: {bad.reason}", "asked": False}
-
-
-def _said(say: Callable[[str], None]) -> Callable[..., None]:
-    """`say` for a phase with a count; its start and its end are told."""
-
-    def phase(text: str, done: int | None = None, total: int | None = None) -> None:
-        if done is None or done == total:
-            say(text if done is None else f"{text}: done")
-
-    return phase

@@ -7,7 +7,7 @@ as it would anyone's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 
@@ -45,6 +45,16 @@ def build_missing(config: Config, say: Callable[..., None]) -> Built:
         if model.startswith(TINY):
             model = _warm_started(config, model.removeprefix(TINY), made_train, say)
     return Built(model, train, held_out)
+
+
+def build_model(config: Config, say: Callable[[str], None]) -> str:
+    """The model's folder, for what needs no data: built if it is `tiny:`. say: told when a phase begins and ends."""
+
+    def phase(text: str, done: int | None = None, total: int | None = None) -> None:
+        if done is None or done == total:
+            say(text if done is None else f"{text}: done")
+
+    return build_missing(replace(config, data=replace(config.data, train="", eval=None)), phase).model
 
 
 def _warm_started(config: Config, family: str, train: str, say: Callable[..., None]) -> str:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -74,6 +74,7 @@ def check(
         summary.add_fault(fault)
     rows_done, spoken = 0, time.monotonic()
     with ray_for_data(num_cpus):
+        config = config and _with_built_model(config, say)
         calls = (
             (number, part, of_part(duplicates, part), config, shard)
             for number, (part, shard) in enumerate(zip(parts, shards, strict=True))
@@ -138,6 +139,13 @@ def _write_dropped(drop: Path, bad_files: Sequence[Fault], shards: Sequence[Path
         kept = (fault for shard in shards for fault in finished_shard(shard).details["faults"])
         for fault in itertools.chain(map(asdict, bad_files), kept):
             file.write(json.dumps(fault, ensure_ascii=False) + "\n")
+
+
+def _with_built_model(config: Config, say: Callable[[str], None]) -> Config:
+    """The same with a checkpoint's folder in place of `tiny:…`."""
+    from mixed_r1_ray.quickstart import build_model
+
+    return replace(config, model=replace(config.model, path=build_model(config, say)))
 
 
 def _prompt_lengths(key: str, config: Config) -> PromptLengths:
