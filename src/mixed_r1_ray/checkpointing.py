@@ -45,7 +45,7 @@ class Checkpointer:
         files = {name: entry for path in folder.iterdir() for name, entry in checkpoints.seal(folder, path).items()}
         self.learners.save(SaveRequest(str(folder.resolve()), state, files, run.keep_checkpoints, spare, deadline_s))
         self._writing = step
-        self.journal.checkpoint(step, time.perf_counter() - begun)
+        self.journal.checkpoint(time.perf_counter() - begun)
 
     def finish(self) -> None:
         """Waits until what is being written has its name."""

@@ -31,6 +31,7 @@ class Journal:
         self.progress = Progress(config.run.max_steps)
         self.warnings = WarningLog(run_dir.warnings_file, self.progress.warning)
         self.tracker = Tracker(config, run_dir, self.warn)
+        self._held_up: dict[str, float] = {}  # by what lies between the last step and the next
         self._current_step: int | None = None  # what warnings belong to; None before the first
         self.metrics: MetricsLog | None = None  # opened by continue_from: it must know which lines to keep
 
@@ -75,7 +76,7 @@ class Journal:
         self, groups: Sequence[ScoredGroup], learned: dict[str, float], clock: Clock, num_bad_rows: int
     ) -> dict[str, float]:
         """The step's metrics, by their names in metrics.jsonl."""
-        times = clock.metrics()
+        times, self._held_up = clock.metrics() | self._held_up, {}
         lengths = [length for group in groups for length in group.lengths]
         return (
             summarise_rewards(groups)
@@ -109,9 +110,9 @@ class Journal:
             title = f"Step 0 and step {step}, paired by prompt"
             self.progress.table(tables.comparison_table(tables.compare(first, results), title))
 
-    def checkpoint(self, step: int, seconds: float) -> None:
-        """The time for which a checkpoint kept the learners from training."""
-        self._log(step, {"time/checkpoint_s": seconds})
+    def checkpoint(self, seconds: float) -> None:
+        """The time for which a checkpoint kept the learners from training; the next step's metrics hold it."""
+        self._held_up = {"time/checkpoint_s": seconds}
 
     def report(self, pictures: Callable[[list[str]], dict[str, bytes]]) -> None:
         """Writes report.html with the pictures of the samples that it shows."""

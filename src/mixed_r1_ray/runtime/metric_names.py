@@ -52,7 +52,7 @@ METRICS: dict[str, str] = {
     "time/sync_s": "weights from learners to engines, seconds",
     "time/idle_s": "the rest of the step, seconds",
     "time/eval_s": "evaluation on the held-out prompts, seconds",
-    "time/checkpoint_s": "for which a checkpoint stopped the training; it is written in the background, seconds",
+    "time/checkpoint_s": "for which the checkpoint before this step kept it waiting; it is written in the background, seconds",
     "throughput/samples_per_s": "responses a second of step time",
     "throughput/tokens_per_s": "response tokens a second of step time",
     **{
