@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import save_torch_state_dict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from written_checkpoints import write_checkpoint
 
 from mixed_r1_ray.config import Config
@@ -73,8 +73,15 @@ def save(model, part: Path, checkpoint: str, dtype: str) -> None:
     for file in Path(checkpoint).glob("*"):
         if file.suffix != ".safetensors":
             shutil.copy(file, part / "policy")
-    masters = {f"weight/{name}": weight.flatten() for name, weight in weights.items() if "lm_head" in name}
-    save_file(masters | {"optimizer_steps": torch.tensor(1)}, part / "optimizer-00000-of-00001.safetensors")
+    for rank in (0, 1):  # two ranks' pieces, the second one padded
+        pieces = {}
+        for name, weight in weights.items():
+            if "lm_head" in name:
+                half = -(-weight.numel() // 2) + 1
+                flat = torch.cat([weight.flatten(), torch.full((2 * half - weight.numel(),), 9.0)])
+                pieces[f"weight/{name}"] = flat[rank * half : (rank + 1) * half].clone()
+        pieces["optimizer_steps"] = torch.tensor(1)
+        save_file(pieces, part / f"optimizer-0000{rank}-of-00002.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +129,10 @@ def test_tied_embeddings_stay_tied(checkpoint, tmp_path):
 
 def test_a_bfloat16_run_exports_what_it_computed_with_or_the_masters_in_float32(tiny_checkpoints, tmp_path):
     run = make_run(tmp_path, tiny_checkpoints["internvl"], dtype="bfloat16")
-    shard = run / "checkpoints" / "latest" / "optimizer-00000-of-00001.safetensors"
-    masters = load_file(shard)["weight/lm_head.weight"]
+    trained = load(tiny_checkpoints["internvl"])
+    for step in (1, 2):
+        train_one_step(trained, step)
+    masters = trained.lm_head.weight.detach().flatten()
     for dtype, expected in ((None, masters.bfloat16()), ("float32", masters)):
         weight = load(export(run, out=tmp_path / str(dtype), dtype=dtype)).lm_head.weight
         assert weight.dtype == expected.dtype and torch.equal(weight.flatten(), expected)

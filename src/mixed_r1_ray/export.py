@@ -101,15 +101,14 @@ def _load(checkpoint: Path, dtype: str) -> PreTrainedModel:
 def _take_masters(model: PreTrainedModel, checkpoint: Path) -> None:
     """Puts AdamW's float32 weights in the place of what a bfloat16 run computes with."""
     import torch
-    from safetensors import safe_open
 
-    parameters = dict(model.named_parameters())
-    for shard in sorted(checkpoint.glob("optimizer-*-of-*.safetensors")):
-        with safe_open(shard, framework="pt") as tensors, torch.no_grad():
-            for key in tensors.keys():  # noqa: SIM118 (no mapping)
-                name = key.removeprefix("weight/")
-                if name != key and name in parameters:
-                    parameters[name].copy_(tensors.get_tensor(key).view_as(parameters[name]))
+    from mixed_r1_ray.policy.state import read_pieces
+
+    masters = read_pieces(checkpoint, "weight/")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if (master := masters.get(f"weight/{name}")) is not None:
+                parameter.copy_(master[: parameter.numel()].view_as(parameter))
 
 
 def _open(run: Path) -> RunFiles:

@@ -1,8 +1,9 @@
 """What a learner must keep to go on exactly: fp32 weights and AdamW's moments, apart from how many ranks held them.
 
-Rank r keeps every num_ranks-th parameter, whole, so writing is shared and any number of ranks can read it back.
+Every rank keeps what ZeRO-3 gave it: one piece of each parameter, flat. Nothing is sent for it, and since the pieces of
+all ranks one after the other are the parameter and some padding, any number of ranks can read them back.
 
-    folder/optimizer-00000-of-00002.safetensors   weight/NAME, exp_avg/NAME, exp_avg_sq/NAME (float32), step/NAME
+    folder/optimizer-00000-of-00002.safetensors   weight/NAME, exp_avg/NAME, exp_avg_sq/NAME (float32), optimizer_steps
            policy/                                an ordinary checkpoint: config, weights, processor
 """
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mixed_r1_ray.policy.learner import PolicyLearner
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+MOST_RANKS = 4096  # a parameter's padding is shorter than the number of ranks that wrote it
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,13 @@ class TrainingSnapshot:
 
 def take_snapshot(learner: PolicyLearner) -> TrainingSnapshot:
     """Copies this rank's share of the state to host memory; all ranks must call."""
-    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+    from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state
 
     share = {}
-    for number, (name, parameter) in enumerate(_trained(learner)):
-        tensors = {"weight": safe_get_full_fp32_param(parameter)}
-        tensors |= {moment: safe_get_full_optimizer_state(parameter, moment) for moment in MOMENTS}
-        if number % learner.num_ranks == learner.rank:
-            share |= {f"{kind}/{name}": tensor.detach().to("cpu", copy=True) for kind, tensor in tensors.items()}
+    for name, parameter in _trained(learner):
+        pieces = {"weight": safe_get_local_fp32_param(parameter)}
+        pieces |= {moment: safe_get_local_optimizer_state(parameter, moment) for moment in MOMENTS}
+        share |= {f"{kind}/{name}": piece.detach().to("cpu", copy=True) for kind, piece in pieces.items()}
     share["optimizer_steps"] = torch.tensor(learner.optimizer_steps())
     return TrainingSnapshot(
         rank=learner.rank,
@@ -81,21 +82,33 @@ def load_training_state(learner: PolicyLearner, folder: Path) -> None:
     """Takes over what any number of snapshots wrote. Raises UserError where the shards do not hold this model."""
     import deepspeed
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-    from safetensors.torch import load_file
 
-    tensors: dict[str, torch.Tensor] = {}
-    for shard in sorted(folder.glob("optimizer-*-of-*.safetensors")):
-        tensors |= load_file(shard)
+    pieces = read_pieces(folder)
     for name, parameter in _trained(learner):
-        weight = tensors.get(f"weight/{name}")
-        if weight is None or weight.numel() != parameter.ds_numel:
-            raise UserError(f"checkpoint {folder}: holds no {name} of {parameter.ds_numel} numbers; another model's?")
+        size, shape = parameter.ds_numel, parameter.ds_shape
+        weight = pieces.get(f"weight/{name}", torch.empty(0))
+        if not size <= weight.numel() < size + MOST_RANKS:
+            raise UserError(f"checkpoint {folder}: holds no {name} of {size} numbers; another model's?")
+        weight = weight[:size].view(shape)
         safe_set_full_fp32_param(parameter, weight)  # AdamW's copy; the model's own follows
         with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
-            parameter.data.copy_(weight.view_as(parameter))
+            parameter.data.copy_(weight)
         for moment in MOMENTS:
-            safe_set_full_optimizer_state(parameter, tensors[f"{moment}/{name}"], moment)
-    learner.set_optimizer_steps(int(tensors["optimizer_steps"]))
+            safe_set_full_optimizer_state(parameter, pieces[f"{moment}/{name}"][:size].view(shape), moment)
+    learner.set_optimizer_steps(int(pieces["optimizer_steps"][0]))
+
+
+def read_pieces(folder: Path, kind: str = "") -> dict[str, torch.Tensor]:
+    """What all ranks wrote, of one `kind` or all: each parameter flat, with its padding at the end."""
+    from safetensors import safe_open
+
+    pieces: dict[str, list[torch.Tensor]] = {}
+    for shard in sorted(folder.glob("optimizer-*-of-*.safetensors")):
+        with safe_open(shard, framework="pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118 (no mapping)
+                if key.startswith(kind):
+                    pieces.setdefault(key, []).append(tensors.get_tensor(key).flatten())
+    return {key: torch.cat(of_ranks) for key, of_ranks in pieces.items()}
 
 
 def _trained(learner: PolicyLearner) -> list[tuple[str, torch.nn.Parameter]]:
