@@ -4,9 +4,10 @@
 
 Gradient time (forward and backward, one thread, float32) of the learner's packed groups of 8 responses against
 the same with every picture encoded 8 times, taking turns. The bound is (V + L) / (V / 8 + L): V the vision part of
-encoding for each sample and L the language part, both measured by themselves. `reached` is how much of the way from 1 to the
-bound the measured ratio goes. Gradients are compared too, and the benchmark stops where they differ. `per sample` is the
-ordinary layout, a row for each response with its own prompt and pictures: packing also saves the prompt's language part.
+encoding for each sample and L the language part, both measured by themselves. `reached` is how much of the way from 1
+to the bound the measured ratio goes. Gradients are compared too, and the benchmark stops where they differ. `per
+sample` is the ordinary layout, a row for each response with its own prompt and pictures: packing also saves the
+prompt's language part.
 """
 
 from __future__ import annotations

@@ -90,7 +90,8 @@ class Rollouts:
                 for number, (ids, numbers) in enumerate(zip(tokens, logprobs, strict=True))
             ]
             finished = Group(prompt.prompt_id, np.zeros(1, np.int32), tuple(rollouts))
-            return FinishedGroup(prompt, GroupInfo(prompt.prompt_id, (6,) * len(tokens), (True,) * len(tokens), 0), finished)
+            info = GroupInfo(prompt.prompt_id, (6,) * len(tokens), (True,) * len(tokens), 0)
+            return FinishedGroup(prompt, info, finished)
 
         readings = self.readings.get(prompt.prompt_id, CONFIGURED) if isinstance(self.readings, dict) else self.readings
         read = self.learners.logprobs([group(tokens)], readings)[0] + self.noise

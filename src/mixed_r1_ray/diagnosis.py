@@ -54,7 +54,9 @@ class Diagnosis:
 
     def _suppositions(self, sampling: SamplingConfig, step: int) -> Iterator[tuple[bool, str]]:
         alone = [difference for one in self.groups for difference in mismatch([one], self.learners.logprobs([one]))]
-        yield self._explains(alone), "padding leaks in the trainer: each prompt by itself agrees, several in a batch do not"
+        yield self._explains(alone), (
+            "padding leaks in the trainer: each prompt by itself agrees, several in a batch do not"
+        )
         for shift, direction in ((-1, "late"), (1, "early")):
             fits = self._fits(Reading(shift=shift))
             yield fits, f"an off-by-one shift: the trainer reads its log-probabilities one token too {direction}"
@@ -65,8 +67,10 @@ class Diagnosis:
         temperature = self._likeliest_temperature()
         fits = self._fits(Reading(temperature=temperature))
         configured = self.learners.config.rollout.temperature
-        whose = "the trainer does not divide by" if np.isclose(temperature, configured) else "the engine does not sample at"
-        yield fits, f"wrong temperature: they agree at {temperature:.4g}, and {whose} rollout.temperature {configured:g}"
+        at_fault = "trainer does not divide by" if np.isclose(temperature, configured) else "engine does not sample at"
+        yield fits, (
+            f"wrong temperature: they agree at {temperature:.4g}, and the {at_fault} rollout.temperature {configured:g}"
+        )
         yield self._agrees_after_loading(sampling, step), (
             "stale weights in the engine: given the trainer's once more it agrees, so a sync was lost or incomplete"
         )
@@ -115,5 +119,5 @@ class Diagnosis:
         seeing = [bool(one.prompt.image_sizes) for one in self.groups]
         apart = [not self.guard.allows(difference) for difference in self.differences]
         if any(seeing) and not all(seeing) and seeing == apart:
-            return "unknown, but only prompts with pictures differ: engine and trainer see other pixels, or place them elsewhere"
+            return "unknown, but only prompts with pictures differ: other pixels are seen, or in other places"
         return f"unknown; {sum(apart)} of {len(apart)} probe prompts differ, {sum(seeing)} of them have pictures"

@@ -55,8 +55,9 @@ class Guard:
         """What to raise for differences that are not allowed, worst on that prompt."""
         return MismatchError(
             f"step {step}: engine and trainer log-probabilities differ by up to {differences.max():.3g} (allowed "
-            f"{self.max_logprob_mismatch:.3g}, guard.max_logprob_mismatch), on average by {differences.mean():.3g} (allowed "
-            f"{self.max_mean_mismatch:.3g}, guard.max_mean_mismatch), worst on prompt {prompt_id!r}. Cause: {cause}."
+            f"{self.max_logprob_mismatch:.3g}, guard.max_logprob_mismatch), on average by {differences.mean():.3g} "
+            f"(allowed {self.max_mean_mismatch:.3g}, guard.max_mean_mismatch), worst on prompt {prompt_id!r}. "
+            f"Cause: {cause}."
         )
 
     def check_mismatch(self, step: int, mismatch: float, prompt_id: str) -> None:

@@ -17,7 +17,12 @@ PROBE_TOKENS = 16
 
 
 def prove(
-    prompts: Sequence[Prompt], rollout: RolloutPool, learners: LearnerGroup, references: Sequence, guard: Guard, step: int
+    prompts: Sequence[Prompt],
+    rollout: RolloutPool,
+    learners: LearnerGroup,
+    references: Sequence,
+    guard: Guard,
+    step: int,
 ) -> float:
     """Samples a few short answers and compares their log-probabilities; returns the largest difference.
 
@@ -41,12 +46,17 @@ def prove(
 
 
 def _check_reference(
-    groups: Sequence[FinishedGroup], trainer: Sequence[np.ndarray], references: Sequence, learners: LearnerGroup, guard: Guard
+    groups: Sequence[FinishedGroup],
+    trainer: Sequence[np.ndarray],
+    references: Sequence,
+    learners: LearnerGroup,
+    guard: Guard,
 ) -> None:
     """Where there is one: an actor, or under LoRA the learners' model without its adapters."""
     if references:
         judged = [references[0].logprobs.remote(one.prompt.inputs, one.group) for one in groups]
-        reference = [np.concatenate(answer) for answer in fetch(judged, what="reference judging probes", deadline_s=600.0)]
+        answers = fetch(judged, what="reference judging probes", deadline_s=600.0)
+        reference = [np.concatenate(answer) for answer in answers]
     elif learners.config.learner.lora_rank:
         reference = learners.logprobs(groups, Reading(adapters=False))
     else:

@@ -75,7 +75,7 @@ class RealParts:
     def sync(self, version: int = 0) -> None:
         self.rollout.load_weights(self.learners.weights(version))
 
-    def prompt(self, prompt_id: str, sizes: Sequence[tuple[int, int]], question: str = "Where is the red circle?") -> Prompt:
+    def prompt(self, prompt_id: str, sizes: Sequence[tuple[int, int]], question: str = "Where?") -> Prompt:
         """Of pictures of noise, (width, height) each."""
         random = np.random.default_rng(list(prompt_id.encode()))
         images = tuple(random.integers(0, 255, (height, width, 3), dtype=np.uint8) for width, height in sizes)

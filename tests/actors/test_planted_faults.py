@@ -92,7 +92,8 @@ def test_stale_weights_stop_an_update_before_it_is_applied(parts, prompts):
 def test_a_parameter_dropped_on_the_way_is_named(parts):
     update = parts.learners.weights(version=7)
     dropped = next(name for name in update.names if name.endswith("layers.2.mlp.down_proj.weight"))
-    buckets = [{name: value for name, value in bucket.items() if name != dropped} for bucket in ray.get(list(update.buckets))]
+    arrived = ray.get(list(update.buckets))
+    buckets = [{name: value for name, value in bucket.items() if name != dropped} for bucket in arrived]
     with pytest.raises(NumericsError, match=r"version 7 left 1 .*layers\.2\.mlp\.down_proj"):
         parts.rollout.load_weights(replace(update, buckets=tuple(ray.put(bucket) for bucket in buckets)))
 

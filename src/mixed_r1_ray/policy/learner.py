@@ -156,7 +156,10 @@ class PolicyLearner:
     def logprobs(
         self, prompts: Sequence[PromptInputs], responses: Sequence[Sequence[np.ndarray]], reading: Reading
     ) -> list[np.ndarray]:
-        """Log-probabilities under the current weights, of each prompt's responses one behind the other. All ranks must call."""
+        """Log-probabilities under the current weights, of each prompt's responses one behind the other.
+
+        All ranks must call.
+        """
         with torch.no_grad():
             return read_logprobs(self.engine, self.policy, prompts, responses, reading)
 

@@ -58,7 +58,7 @@ def _own_positions(
     prompts: Sequence[PromptInputs],
     responses: Sequence[Sequence[np.ndarray]],
 ) -> torch.Tensor:
-    """Like PackedGroups.position_ids, each sample's taken from what transformers gives prompt and response as one text."""
+    """Like PackedGroups.position_ids, each sample's from what transformers gives prompt and response as one text."""
     positions = torch.zeros_like(packed.position_ids)
     for row, (prompt, row_responses) in enumerate(zip(prompts, responses, strict=True)):
         place = length = len(prompt.input_ids)
