@@ -143,6 +143,12 @@ def test_a_histogram_says_which_colour_is_which_type_of_those_it_holds():
     assert all(end < start for end, (start, _) in zip(ends, starts[1:], strict=False)) and ends[-1] < WIDTH
 
 
+def test_types_are_stacked_in_one_order_whichever_came_first():
+    values = {"iou": np.array([0.5]), "matching": np.array([0.5])}
+    turned = dict(reversed(values.items()))
+    assert histogram(values, "x", "y", (0.0, 1.0)) == histogram(turned, "x", "y", (0.0, 1.0))
+
+
 def test_counts_in_millions_fit_left_of_the_axis():
     svg = histogram({"iou": np.zeros(2_000_000)}, "Pass rate", "x", (0.0, 1.0))
     assert {"0", "1M", "2M"} <= texts_at(svg).keys()

@@ -58,7 +58,7 @@ def histogram(
     values: numbers (n,) by reward type. limits: of fractions; None counts whole numbers from 0 to beyond the
     99th percentile, each bar named by the numbers it counts, and what lies above in the last bin, as the axis says.
     """
-    values = {kind: of_kind for kind, of_kind in values.items() if len(of_kind)}
+    values = {kind: values[kind] for kind in sorted(values, key=[*COLOURS].index) if len(values[kind])}
     everything = np.concatenate([*values.values()]) if values else np.empty(0)
     if not len(everything):
         return ""
