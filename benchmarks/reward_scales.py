@@ -89,21 +89,22 @@ def figure(results: dict[str, dict]) -> str:
 
 def _panel(kind: str, left: int, results: dict[str, dict]) -> str:
     found = [(row, mode, each[kind, mode]) for row, each in enumerate(results.values()) for mode in MODES]
-    reach = max(abs(change.difference) + 2 * change.standard_error for _, _, change in found)
+    ends = [change.difference + sign * 2 * change.standard_error for _, _, change in found for sign in (-1, 1)]
+    lowest, highest = min(0.0, *ends), max(0.0, *ends)
 
     def place(value: float) -> float:
-        return left + PANEL * (0.25 + 0.72 * value / reach)
+        return left + 4 + (PANEL - 8) * (value - lowest) / (highest - lowest)
 
     bottom = TOP + ROW * len(results)
     parts = [
         f'<text class="title" x="{left}" y="20">{kind}</text>',
         f'<line class="zero" x1="{place(0):.1f}" x2="{place(0):.1f}" y1="{TOP}" y2="{bottom}"/>',
         f'<text class="tick" x="{place(0):.1f}" y="{bottom + 15}" text-anchor="middle">0</text>',
-        f'<text class="tick" x="{place(reach):.1f}" y="{bottom + 15}" text-anchor="end">+{reach:.2g}</text>',
+        f'<text class="tick" x="{place(highest):.1f}" y="{bottom + 15}" text-anchor="end">{highest:+.2g}</text>',
     ]
     for row, mode, change in found:
         y = TOP + ROW * row + (13 if mode == "sampled" else 25)
-        low, high = (place(max(change.difference + sign * 2 * change.standard_error, -reach / 3)) for sign in (-1, 1))
+        low, high = (place(change.difference + sign * 2 * change.standard_error) for sign in (-1, 1))
         parts.append(f'<line class="{mode}" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="{mode}" cx="{place(change.difference):.1f}" cy="{y}" r="4"/>')
     return "".join(parts)

@@ -12,10 +12,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from mixed_r1_ray.data.card_charts import histogram, pie
+from mixed_r1_ray.data.card_charts import COLOURS, WIDTH, histogram, pie
 from mixed_r1_ray.data.mixing import build_mixture
 from mixed_r1_ray.data.recipe import load_recipe
 from mixed_r1_ray.data.schema import Record, write_records
+from mixed_r1_ray.types import REWARD_TYPES
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "</table><script>alert(1)</script> | `code` ![x](http://evil/x.png) {{ 7 * 7 }}\n\n# Title"
@@ -108,6 +109,50 @@ def test_whole_numbers_have_a_bar_each_and_long_tails_are_told():
     svg = histogram({"iou": np.array([2] * 500 + [3] * 499 + [100_000])}, "Length", "words")
     assert re.findall(r"<title>(.*?)</title>", svg) == ["iou, 2 to 2 words: 500", "iou, 3 to 3 words: 500"]
     assert "in the last bar 1 of 4 and more" in svg
+
+
+def texts_at(svg: str) -> dict[str, float]:
+    return {node.text: float(node.get("x")) for node in ElementTree.fromstring(svg).iter(f"{SVG}text")}
+
+
+def bar_of(svg: str, title: str) -> tuple[float, float]:
+    """Left and right edge of the bar whose tooltip begins with `title`."""
+    bars = {bar.findtext(f"{SVG}title"): bar for bar in ElementTree.fromstring(svg).iter(f"{SVG}rect")}
+    bar = next(bar for text, bar in bars.items() if text and text.startswith(title))
+    return float(bar.get("x")), float(bar.get("x")) + float(bar.get("width"))
+
+
+@pytest.mark.parametrize(
+    "most, label, bar",
+    [(14, "12", "iou, 12 to 12 words"), (40, "10–11", "iou, 10 to 11 words"), (0, "0", "iou, 0 to 0 words")],
+)
+def test_the_name_of_a_bar_stands_below_the_bar_that_counts_it(most, label, bar):
+    svg = histogram({"iou": np.arange(most + 1)}, "Length", "words")
+    left, right = bar_of(svg, bar)
+    assert left < texts_at(svg)[label] < right
+
+
+def test_a_histogram_says_which_colour_is_which_type_of_those_it_holds():
+    svg = histogram({kind: np.array([0.5]) for kind in REWARD_TYPES} | {"iou": np.empty(0)}, "x", "y", (0.0, 1.0))
+    shown = texts_at(svg)
+    assert [kind for kind in REWARD_TYPES if kind in shown] == [kind for kind in REWARD_TYPES if kind != "iou"]
+    colours = [rect.get("fill") for rect in ElementTree.fromstring(svg).iter(f"{SVG}rect")]
+    assert all(colours.count(COLOURS[kind]) == 2 for kind in REWARD_TYPES if kind != "iou")  # key and bar
+    starts = sorted((shown[kind], len(kind)) for kind in REWARD_TYPES if kind in shown)
+    ends = [start + 6.7 * letters for start, letters in starts]
+    assert all(end < start for end, (start, _) in zip(ends, starts[1:], strict=False)) and ends[-1] < WIDTH
+
+
+def test_types_are_stacked_in_one_order_whichever_came_first():
+    values = {"iou": np.array([0.5]), "matching": np.array([0.5])}
+    turned = dict(reversed(values.items()))
+    assert histogram(values, "x", "y", (0.0, 1.0)) == histogram(turned, "x", "y", (0.0, 1.0))
+
+
+def test_counts_in_millions_fit_left_of_the_axis():
+    svg = histogram({"iou": np.zeros(2_000_000)}, "Pass rate", "x", (0.0, 1.0))
+    assert {"0", "1M", "2M"} <= texts_at(svg).keys()
+    assert {"15k", "30k"} <= texts_at(histogram({"iou": np.zeros(25_000)}, "Pass rate", "x", (0.0, 1.0))).keys()
 
 
 def test_no_values_make_no_chart():

@@ -73,9 +73,15 @@ def test_gold_boxes_lie_where_the_gold_says(tmp_path):
     boxes = [[float(box[name]) for name in ("x", "y", "width", "height")] for box in page.all("rect", "gold")]
     assert boxes == [[0.1, 0.25, 0.4, 0.25], [0.75, 0.75, 0.25, 0.25]]
     assert [label["style"] for label in page.all("span", "label")] == [
-        "left: 10.00%; top: 25.00%",
-        "left: 75.00%; top: 75.00%",
+        "left: 10.00%; bottom: 75.00%",  # above the box, which begins 20 pixels below the edge
+        "right: 0.00%; bottom: 25.00%",  # from its right edge inwards
     ]
+
+
+def test_the_name_of_a_box_at_the_upper_edge_stands_in_the_box(tmp_path):
+    gold = json.dumps([{"bbox_2d": [8, 4, 40, 20], "label": "dog"}])
+    page = page_of(tmp_path, [record(0, reward_type="iou", answer=gold)])
+    assert [label["style"] for label in page.all("span", "label")] == ["left: 10.00%; top: 10.00%"]
 
 
 def test_pictures_keep_their_shape_and_are_inside_the_page(tmp_path):

@@ -53,6 +53,14 @@ def test_labels_are_escaped():
     assert "<b>" not in svg and ElementTree.fromstring(svg) is not None
 
 
+def test_two_markers_of_a_step_stand_beside_each_other():
+    markers = [Marker(2, 0.4, 0.1, hollow, "") for hollow in (False, True)]
+    root = ElementTree.fromstring(line_chart([Series("a", [(1, 0.0), (2, 0.5), (3, 1.0)], "c-a", markers)]))
+    filled, hollow = ([float(line.get("x1")) for line in group.iter("line")] for group in root.iter("g"))
+    step = coordinates(ElementTree.tostring(root, "unicode"), "line")[1][0]
+    assert filled[0] < step < hollow[0] and hollow[0] - filled[0] > 1.6  # wider than a whisker
+
+
 def test_long_lines_are_averaged_in_bins_of_steps():
     points = coordinates(
         line_chart([Series("a", [(step, 1.0 + step % 2) for step in range(1, 5001)], "c-a")]), "raw"

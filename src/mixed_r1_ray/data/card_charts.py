@@ -17,12 +17,12 @@ COLOURS = {
     "counting": "#22909a",
     "custom": "#9a7c2c",
 }
-WIDTH, HEIGHT = 480, 240
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 34, 46
-NUM_BINS = 24
+WIDTH, HEIGHT = 480, 256
+LEFT, RIGHT, TOP, BOTTOM = 58, 14, 54, 46
+NUM_BINS, NUM_TICKS = 24, 5
 _STYLE = (
     "text{font:12px system-ui,-apple-system,'Segoe UI',Roboto,Arial,sans-serif;fill:#59636b}"
-    ".title{font-size:13px;font-weight:600}.grid{stroke:#88929a;stroke-opacity:.3}"
+    ".title{font-size:13px;font-weight:600}.small{font-size:11px}.grid{stroke:#88929a;stroke-opacity:.3}"
     "@media(prefers-color-scheme:dark){text{fill:#a9b3bb}}"
 )
 
@@ -30,7 +30,7 @@ _STYLE = (
 def pie(counts: Mapping[str, int], title: str) -> str:
     """A ring of the counts with a legend that names number and share."""
     total = sum(counts.values())
-    centre_x, centre_y, radius, thickness = 120, 130, 80, 34
+    centre_x, centre_y, radius, thickness = 120, 142, 80, 34
     body, turn = [_title(title)], 0.0
     around = 2 * math.pi * radius
     for place, (name, count) in enumerate(counts.items()):
@@ -40,7 +40,7 @@ def pie(counts: Mapping[str, int], title: str) -> str:
             f'stroke-width="{thickness}" stroke-dasharray="{share * around:.2f} {around:.2f}" '
             f'transform="rotate({360 * turn - 90:.2f} {centre_x} {centre_y})"/>'
         )
-        y = 130 + 22 * (place - (len(counts) - 1) / 2)
+        y = centre_y + 22 * (place - (len(counts) - 1) / 2)
         body.append(f'<rect x="248" y="{y - 9:.0f}" width="11" height="11" rx="2" fill="{COLOURS[name]}"/>')
         body.append(f'<text x="268" y="{y:.0f}">{escape(name)}: {count:,} ({share:.1%})</text>')
         turn += share
@@ -53,28 +53,28 @@ def pie(counts: Mapping[str, int], title: str) -> str:
 def histogram(
     values: Mapping[str, np.ndarray], title: str, unit: str, limits: tuple[float, float] | None = None
 ) -> str:
-    """Counts in equal bins, reward types stacked. '' where there are no values.
+    """Counts in equal bins, reward types stacked, with a key of their colours. '' where there are no values.
 
     values: numbers (n,) by reward type. limits: of fractions; None counts whole numbers from 0 to beyond the
-    99th percentile, and what lies above in the last bin, as the axis says.
+    99th percentile, each bar named by the numbers it counts, and what lies above in the last bin, as the axis says.
     """
+    values = {kind: values[kind] for kind in sorted(values, key=[*COLOURS].index) if len(values[kind])}
     everything = np.concatenate([*values.values()]) if values else np.empty(0)
     if not len(everything):
         return ""
     whole = limits is None
-    low, high = limits or (
-        0,
-        int(np.quantile(everything, 0.99)) + 1,
-    )  # whole numbers: `high` is the first outside
+    # Of whole numbers, `high` is the first outside.
+    low, high = limits or (0, int(np.quantile(everything, 0.99)) + 1)
     bins = min(NUM_BINS, high) if whole else NUM_BINS
-    high = bins * math.ceil(high / bins) if whole else high
+    size = math.ceil(high / bins) if whole else 0  # numbers that a bar counts
+    high = bins * size if whole else high
     above = int((everything >= high).sum()) if whole else 0
     counts = {
         kind: np.histogram(np.clip(of_kind, low, high), bins=bins, range=(low, high))[0]
         for kind, of_kind in values.items()
     }
     top = _ceiling(int(sum(counts.values()).max()))
-    body = [_title(title), *_count_axis(top)]
+    body = [_title(title), *_key(list(values)), *_count_axis(top)]
     width, floor = (WIDTH - LEFT - RIGHT) / bins, np.zeros(bins)
     for kind, of_kind in counts.items():
         for place in np.flatnonzero(of_kind):
@@ -88,8 +88,10 @@ def histogram(
                 f"<title>{kind}, {start:g} to {end:g} {unit}: {of_kind[place]:,}</title></rect>"
             )
         floor += of_kind
-    body += _value_axis(
-        low, high, f"{unit} (in the last bar {above:,} of {high:,} and more)" if above else unit
+    body += _bar_axis(bins, size) if whole else _fraction_axis(low, high)
+    label = f"{unit} (in the last bar {above:,} of {high:,} and more)" if above else unit
+    body.append(
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 10}" text-anchor="middle">{escape(label)}</text>'
     )
     return _svg(body, f"{title}: {len(everything):,} records, median {np.median(everything):g} {unit}")
 
@@ -99,22 +101,51 @@ def _count_axis(top: int) -> list[str]:
     for tick in sorted({0, top // 2, top}):
         y = HEIGHT - BOTTOM - _height(tick, top)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{tick:,}</text>')
+        parts.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{_short(tick)}</text>')
     return parts
 
 
-def _value_axis(low: float, high: float, label: str) -> list[str]:
-    span, middle = WIDTH - LEFT - RIGHT, (low + high) / 2
-    middle = round(middle) if high - low > 2 else middle
-    parts = [
-        f'<text x="{LEFT + span * (tick - low) / (high - low):.1f}" y="{HEIGHT - BOTTOM + 17}" '
-        f'text-anchor="{anchor}">{tick:g}</text>'
-        for tick, anchor in ((low, "start"), (middle, "middle"), (high, "end"))
-    ]
+def _short(count: int) -> str:
+    """A count that fits left of the axis: 9,500, 12k, 1.6M."""
+    if count < 10_000:
+        return f"{count:,}"
+    return f"{count / 1000:g}k" if count < 1_000_000 else f"{count / 1_000_000:g}M"
+
+
+def _fraction_axis(low: float, high: float) -> list[str]:
+    ticks = np.linspace(low, high, NUM_TICKS)
+    anchors = ("start", *["middle"] * (NUM_TICKS - 2), "end")
+    span = (WIDTH - LEFT - RIGHT) / (high - low)
     return [
-        *parts,
-        f'<text x="{LEFT + span / 2}" y="{HEIGHT - 10}" text-anchor="middle">{escape(label)}</text>',
+        _tick(LEFT + span * (tick - low), f"{tick:g}", anchor) for tick, anchor in zip(ticks, anchors, strict=True)
     ]
+
+
+def _bar_axis(bins: int, size: int) -> list[str]:
+    """The numbers that a bar counts, below every n-th one."""
+    width = (WIDTH - LEFT - RIGHT) / bins
+    return [
+        _tick(
+            LEFT + (place + 0.5) * width,
+            f"{place * size:,}" if size == 1 else f"{place * size:,}–{(place + 1) * size - 1:,}",
+            "middle",
+        )
+        for place in range(0, bins, math.ceil(bins / NUM_TICKS))
+    ]
+
+
+def _tick(x: float, text: str, anchor: str) -> str:
+    return f'<text class="small" x="{x:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="{anchor}">{text}</text>'
+
+
+def _key(kinds: Sequence[str]) -> list[str]:
+    """The colours in a row below the title; all seven reward types fit."""
+    parts, x = [], 14.0
+    for kind in kinds:
+        parts.append(f'<rect x="{x:.0f}" y="30" width="9" height="9" rx="2" fill="{COLOURS[kind]}"/>')
+        parts.append(f'<text class="small" x="{x + 13:.0f}" y="38">{escape(kind)}</text>')
+        x += 22 + 6.7 * len(kind)
+    return parts
 
 
 def _height(count: float, top: int) -> float:

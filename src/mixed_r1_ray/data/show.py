@@ -12,6 +12,7 @@ from pathlib import Path
 from mixed_r1_ray.data.manifest import SPLITS
 from mixed_r1_ray.data.record_files import InputFile, open_files
 from mixed_r1_ray.data.record_samples import (
+    ShownBox,
     ShownPicture,
     ShownRecord,
     choose_places,
@@ -24,6 +25,7 @@ from mixed_r1_ray.runtime import atomic
 TEMPLATE = Path(__file__).with_name("show.html.j2")
 LONGEST_SIDE = 768  # pixels of a picture as it is stored in the page
 FRAME = 360, 440  # pixels on the page that a picture fits into
+LABEL_HEIGHT = 18  # pixels of a box's name
 LARGEST_SCALE = 2.0  # small pictures are enlarged up to here
 EXIT_UNUSABLE = 2
 
@@ -75,7 +77,7 @@ def write_page(folder: Path, out: Path, number: int = 20, sources: Sequence[str]
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["shown_width"] = _shown_width
+    environment.filters |= {"shown_width": _shown_width, "label_place": _label_place}
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=folder.resolve().name,
         shown=[(record, _meta(record)) for record in shown],
@@ -96,6 +98,15 @@ def _files(folder: Path) -> list[InputFile]:
 def _shown_width(picture: ShownPicture) -> int:
     width, height = picture.size
     return max(1, round(width * min(FRAME[0] / width, FRAME[1] / height, LARGEST_SCALE)))
+
+
+def _label_place(box: ShownBox, picture: ShownPicture) -> str:
+    """CSS that puts a box's name above it, or into it at the picture's upper edge, and lets it grow inwards."""
+    above = box.y * _shown_width(picture) * picture.size[1] / picture.size[0]
+    down = f"bottom: {100 * (1 - box.y):.2f}%" if above >= LABEL_HEIGHT else f"top: {100 * box.y:.2f}%"
+    right = 1 - box.x - box.width
+    across = f"left: {100 * box.x:.2f}%" if box.x <= right else f"right: {100 * right:.2f}%"
+    return f"{across}; {down}"
 
 
 def _meta(shown: ShownRecord) -> list[tuple[str, str]]:

@@ -9,7 +9,8 @@ from html import escape
 from statistics import fmean
 
 WIDTH, HEIGHT = 360, 190
-LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 24
+LEFT, RIGHT, TOP, BOTTOM = 48, 10, 10, 24
+BESIDE = 3.0  # pixels from its step, so that two markers of a step do not cover each other
 MAX_POINTS = 240  # of a line; longer ones are averaged in equal bins of steps
 
 Point = tuple[float, float]
@@ -181,7 +182,7 @@ def _grid(x: Axis, y: Axis) -> str:
         label = f"1e{round(math.log10(tick))}" if y.log else number(tick)
         parts.append(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
-            f'<text class="tick" x="{LEFT - 6}" y="{at + 3.5:.1f}" text-anchor="end">{label}</text>'
+            f'<text class="tick" x="{LEFT - 9}" y="{at + 3.5:.1f}" text-anchor="end">{label}</text>'
         )
     for tick in _ticks(x, 5, whole=True):
         parts.append(
@@ -195,7 +196,8 @@ def _path(points: Sequence[Point], x: Axis, y: Axis) -> str:
 
 
 def _marker(marker: Marker, css: str, x: Axis, y: Axis) -> str:
-    at, low, high = x(marker.step), marker.value - marker.spread, marker.value + marker.spread
+    at = x(marker.step) + (BESIDE if marker.hollow else -BESIDE)
+    low, high = marker.value - marker.spread, marker.value + marker.spread
     kind = "hollow" if marker.hollow else "dot"
     return (
         f"<g><title>{escape(marker.title)}</title>"

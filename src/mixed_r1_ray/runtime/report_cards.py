@@ -52,7 +52,7 @@ HEALTH = (
     ("clip/fraction", "Clipped tokens", "fraction whose ratio left the clipping range", False),
     (
         "mismatch/logprob_abs_max",
-        "Engine against trainer",
+        "Engine vs. trainer",
         "largest log-probability difference of a token",
         True,
     ),
