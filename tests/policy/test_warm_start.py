@@ -127,3 +127,8 @@ def test_the_vocabulary_covers_every_gold_response(trained, train_data):
     for record in module._read(train_data):
         ids = adapter.tokenizer(record.question + gold_response(record, adapter))["input_ids"]
         assert adapter.tokenizer.unk_token_id not in ids
+
+
+def test_fewer_pictures_than_a_step_wants_are_all_taken_by_each_step():
+    batches = module._batches(["a", "b", "c"], np.random.default_rng(0))
+    assert [sorted(next(batches)) for _ in range(2)] == [["a", "b", "c"]] * 2

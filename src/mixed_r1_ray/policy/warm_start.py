@@ -153,11 +153,12 @@ def _tokenised(record: Record, adapter: VLMAdapter) -> tuple[np.ndarray, int]:
 
 
 def _batches(rows: list[_PictureRow], rng: np.random.Generator) -> Iterator[list[_PictureRow]]:
-    """Endless; every epoch in a new order."""
+    """Endless; every epoch in a new order. Of fewer rows than a step wants, all."""
+    size = min(PICTURES_PER_STEP, len(rows))
     while True:
         order = rng.permutation(len(rows))
-        for start in range(0, len(rows) - PICTURES_PER_STEP + 1, PICTURES_PER_STEP):
-            yield [rows[index] for index in order[start : start + PICTURES_PER_STEP]]
+        for start in range(0, len(rows) - size + 1, size):
+            yield [rows[index] for index in order[start : start + size]]
 
 
 def _accumulate_gradients(policy, batch: list[_PictureRow]) -> float:
