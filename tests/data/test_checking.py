@@ -213,6 +213,15 @@ def test_prompts_that_do_not_fit_are_faults(tmp_path, cluster, tiny_checkpoints)
     assert fault.id == "long" and "leaves 136" in fault.reason
 
 
+def test_the_quickstarts_model_is_built_where_lengths_are_asked_for(tmp_path, cluster):
+    write_records(tmp_path / "a.parquet", [GOOD, replace(GOOD, id="long", question="red " * 200)])
+    sizes = ["tiny.warm_start_steps=1", "tiny.train_per_type=4", "tiny.eval_per_type=4", "tiny.threads=1"]
+    words = ["conf=quickstart", f"tiny.cache_dir={tmp_path / 'cache'}", *sizes]
+    summary = check(tmp_path / "a.parquet", load_config(words))
+    (fault,) = summary.named["shapes", "question"]
+    assert fault.id == "long" and "leaves 208" in fault.reason  # 256 - 48
+
+
 def test_a_missing_column_and_one_of_another_type_are_named(tmp_path, cluster):
     write_records(tmp_path / "a.parquet", [GOOD])
     table = pq.read_table(tmp_path / "a.parquet")

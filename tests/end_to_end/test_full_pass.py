@@ -40,11 +40,10 @@ TRAINED |= {"refcoco": 8, "coco_captions": 8}  # of 40, by the quotas; what a ty
 
 @dataclass
 class Pass:
-    """The folders of one whole pass, what each command printed, and how long it took."""
+    """The folders of one whole pass, what each command printed (NAME.log), and how long it took."""
 
     folder: Path
     planted: Planted
-    printed: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def command(self, name: str, *words: str) -> None:
@@ -64,7 +63,11 @@ class Pass:
         finally:
             end_marked_processes(mark)
         assert done.returncode == 0, f"{name}: exit code {done.returncode}\n{done.stdout[-6000:]}"
-        self.printed[name], self.seconds[name] = done.stdout, time.monotonic() - began
+        self.seconds[name] = time.monotonic() - began
+        (self.folder / f"{name}.log").write_text(done.stdout)
+
+    def printed(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
 
     def rows(self, folder: str) -> list[dict]:
         """The records of a folder of shards."""
@@ -94,14 +97,14 @@ def whole(cache, tmp_path_factory) -> Pass:
     }
     for words in COMMANDS:
         made.command(words[2] if words[1] == "convert" else words[1], *words, *smaller[words[1]])
-    assert list(made.printed)[6:] == ["check", "select", "mix", "conf=quickstart"]
+    assert list(made.seconds)[6:] == ["check", "select", "mix", "conf=quickstart"]
     print("seconds:", {name: round(seconds, 1) for name, seconds in made.seconds.items()})
     return made
 
 
 def test_convert_names_what_it_left_out_by_file_and_row(whole):
     for source, reasons in whole.planted.skipped.items():
-        printed = whole.printed[source]
+        printed = whole.printed(source)
         count = sum(map(len, reasons.values()))
         assert f"rows of {source} left out: {count}\n" in printed
         for reason, places in reasons.items():
@@ -116,7 +119,7 @@ def test_check_drops_the_planted_faults_and_nothing_else(whole):
     for line in whole.ledger("clean"):
         place = pq.read_table(whole.folder / "records" / line["file"], columns=["id"])
         assert place["id"][line["row"]].as_py() == line["id"]
-        assert f"{line['file']}, row {line['row']} ({line['id']}): {line['reason']}" in whole.printed["check"]
+        assert f"{line['file']}, row {line['row']} ({line['id']}): {line['reason']}" in whole.printed("check")
     assert len(whole.rows("clean")) == len(whole.rows("records")) - len(found)
 
 

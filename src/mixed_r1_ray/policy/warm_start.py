@@ -19,7 +19,6 @@ import numpy as np
 from mixed_r1_ray.config import ModelConfig
 from mixed_r1_ray.data.images import decode_image
 from mixed_r1_ray.data.schema import Record
-from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.vlm import tiny, tiny_tokenizer
 from mixed_r1_ray.vlm.base import VLMAdapter
 
@@ -154,16 +153,12 @@ def _tokenised(record: Record, adapter: VLMAdapter) -> tuple[np.ndarray, int]:
 
 
 def _batches(rows: list[_PictureRow], rng: np.random.Generator) -> Iterator[list[_PictureRow]]:
-    """Endless; every epoch in a new order, without what is left over. Raises UserError where there is no whole step."""
-    if len(rows) < PICTURES_PER_STEP:
-        raise UserError(
-            f"a warm start takes {PICTURES_PER_STEP} pictures a step and the training data has {len(rows)}; raise "
-            "tiny.train_per_type"
-        )
+    """Endless; every epoch in a new order. Of fewer rows than a step wants, all."""
+    size = min(PICTURES_PER_STEP, len(rows))
     while True:
         order = rng.permutation(len(rows))
-        for start in range(0, len(rows) - PICTURES_PER_STEP + 1, PICTURES_PER_STEP):
-            yield [rows[index] for index in order[start : start + PICTURES_PER_STEP]]
+        for start in range(0, len(rows) - size + 1, size):
+            yield [rows[index] for index in order[start : start + size]]
 
 
 def _accumulate_gradients(policy, batch: list[_PictureRow]) -> float:
