@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.types import Group
-
-if TYPE_CHECKING:
-    import numpy as np
 
 LOGPROB_MISMATCH = {"float32": 1e-4, "bfloat16": 1.0}  # max |engine - trainer|, nats
 MEAN_MISMATCH = {"float32": 1e-5, "bfloat16": 0.05}  # of a proof's tokens: below it bfloat16 is rounding (choice)
@@ -88,8 +86,8 @@ class Guard:
     def check_media_tokens(self, group: Group, banned_token_ids: Sequence[int]) -> None:
         """A response must hold no token that stands for a picture: the trainer would look for the picture."""
         for rollout in group.rollouts:
-            said = [int(token) for token in rollout.token_ids if token in banned_token_ids]
-            if said:
+            said = rollout.token_ids[np.isin(rollout.token_ids, banned_token_ids)]
+            if len(said):
                 raise NumericsError(
                     f"prompt {group.prompt_id!r}: sample {rollout.sample_index} holds media token {said[0]}. Cause: "
                     "the engine does not ban media tokens (logit_bias was lost on the way)."
