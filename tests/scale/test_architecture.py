@@ -1,4 +1,4 @@
-"""Counts of parameters against models built on torch's meta device and against what the repositories state."""
+"""Counts of parameters against models built on torch's meta device, and against totals kept here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mixed_r1_ray.scale.published import PUBLISHED
 from mixed_r1_ray.vlm.families import FAMILIES
 from mixed_r1_ray.vlm.tiny import save_tiny
 
-STATED = {  # "total" of the safetensors metadata of each repository
+TOTALS = {  # as remembered of the published checkpoints; not read from their repositories
     "OpenGVLab/InternVL3-2B-hf": 2_088_957_440,
     "OpenGVLab/InternVL3-8B-hf": 7_944_373_760,
     "Qwen/Qwen2.5-VL-3B-Instruct": 3_754_622_976,
@@ -41,7 +41,7 @@ def test_counts_are_those_of_the_built_model_part_by_part(name):
     vision = architecture.vision
     counted = {"vision": vision.parameters, "projector": vision.projector_parameters}
     assert counted | {"language": architecture.language.parameters} == parts_of(model, architecture.family)
-    assert architecture.parameters == STATED[name]
+    assert architecture.parameters == TOTALS[name]
     assert architecture.largest_parameter == max(parameter.numel() for parameter in model.parameters())
 
 

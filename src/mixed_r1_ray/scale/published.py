@@ -1,7 +1,7 @@
-"""The architecture numbers of the supported checkpoints, as their config.json has them: for planning without a network.
+"""The architecture numbers of the supported checkpoints, in the form of their config.json: for planning without a network.
 
-Sources: config.json of each repository on the Hugging Face hub. tests/scale/test_architecture.py builds each on torch's
-meta device and compares the parameter counts with those that the repositories state.
+Not every number could be read from the repositories when this was written; a local folder's config.json is always the
+better source. tests/scale/test_architecture.py builds each on torch's meta device and compares the counts of parameters.
 """
 
 from __future__ import annotations
