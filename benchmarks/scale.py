@@ -174,12 +174,12 @@ def _ray_rates() -> tuple[float, float]:
 
     @ray.remote
     class Echo:
-        def generate(self, prompts, sampling, step):
+        def generate(self, prompts, sampling, step, update):
             tokens = np.zeros(1024, np.int32)
             rollout = Rollout(0, tokens, tokens.astype(np.float32), tokens, "", True)
             for prompt in prompts:
-                yield GroupInfo(prompt.prompt_id, (1024,) * 8, (True,) * 8, 0)
                 yield Group(prompt.prompt_id, tokens, (rollout,) * 8)
+                yield GroupInfo(prompt.prompt_id, (1024,) * 8, (True,) * 8, 0)
 
         def take(self, group):
             return None

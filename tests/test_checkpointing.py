@@ -26,7 +26,7 @@ class Learners:
     def save(self, request) -> None:
         self.calls.append(("save", request))
 
-    def await_save(self) -> None:
+    def await_save(self, timeout_s: float | None = None) -> None:
         self.calls.append(("wait", None))
         if self.fails is not None:
             raise self.fails

@@ -15,6 +15,7 @@ from mixed_r1_ray.config import AlgoConfig, Config, RewardConfig, RolloutConfig
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.experience import (
     Experience,
+    Judged,
     Scorer,
     check_unscored,
     make_batch,
@@ -54,7 +55,8 @@ def reward(total: float | None, detail: str = "") -> RewardBreakdown:
 def experience(prompt_id: str, totals: list[float | None], lengths: tuple[int, ...]) -> Experience:
     group = finished(prompt_id, lengths)
     rewards = tuple(reward(total, f"{prompt_id}: worker died") for total in totals)
-    return Experience(group.prompt, group.info, group.group, rewards, f"reference of {prompt_id}")
+    judged = Judged(f"reference of {prompt_id} done", f"reference of {prompt_id}")
+    return Experience(group.prompt, group.info, group.group, rewards, judged)
 
 
 def test_batch_carries_advantages_lengths_and_references_of_each_group():
@@ -140,7 +142,7 @@ def references(count: int) -> tuple[list, list]:
     def actor(number):
         def remote(inputs, group):
             asked.append((number, inputs, group))
-            return f"logprobs {len(asked)}"
+            return f"done {len(asked)}", f"logprobs {len(asked)}"
 
         return SimpleNamespace(logprobs=SimpleNamespace(remote=remote))
 
@@ -157,7 +159,7 @@ def test_each_group_is_scored_before_the_next_one_is_waited_for():
 
     pending = Scorer(rewards, [], 1.0, print).submit_all(stream(), progress=0.3)
     assert rewards.submitted == [(name, f"group of {name}", 2, 0.3) for name in "cab"]
-    assert [part.reference_logprobs for part in pending] == [None] * 3
+    assert [part.reference for part in pending] == [None] * 3
 
 
 def test_experiences_come_in_the_order_of_prompt_ids_whichever_was_finished_first():
@@ -186,7 +188,7 @@ def test_references_take_turns_and_each_group_keeps_its_own_answer():
     assert [(inputs, group) for _, inputs, group in asked] == [
         (f"inputs of {n}", f"group of {n}") for n in "cab"
     ]
-    assert [part.reference_logprobs for part in collected] == ["logprobs 2", "logprobs 3", "logprobs 1"]
+    assert [part.reference.logprobs for part in collected] == ["logprobs 2", "logprobs 3", "logprobs 1"]
 
 
 def test_evaluation_asks_no_reference():
@@ -197,13 +199,13 @@ def test_evaluation_asks_no_reference():
 
 def test_reference_answers_are_awaited_by_name_and_deadline(monkeypatch):
     waited = {}
-    monkeypatch.setattr(module, "wait_for", lambda refs, **how: waited.update(refs=refs, **how))
+    monkeypatch.setattr(module, "fetch", lambda refs, **how: waited.update(refs=refs, **how))
     groups = [
         experience("a", [1.0], (1,)),
         Experience(prompt("b"), finished("b").info, "g", (reward(1.0),), None),
     ]
     Scorer(Rewards(), [], 12.0, print).await_references(groups, step=5)
-    assert waited["refs"] == ["reference of a"]
+    assert waited["refs"] == ["reference of a done"]
     assert "step 5" in waited["what"] and waited["deadline_s"] == 12.0
 
 

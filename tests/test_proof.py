@@ -154,7 +154,7 @@ def test_a_reference_that_is_another_model_stops_step_0(policy, prompts):
     learners = Learners(policy)
 
     def away(inputs, group):
-        return [rollout.logprobs + 0.2 for rollout in group.rollouts]
+        return True, [rollout.logprobs + 0.2 for rollout in group.rollouts]
 
     reference = SimpleNamespace(logprobs=SimpleNamespace(remote=away))
     with pytest.raises(NumericsError, match="guard.max_initial_kl"):

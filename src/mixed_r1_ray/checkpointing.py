@@ -8,6 +8,7 @@ from collections.abc import Collection
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.policy.group import LearnerGroup
+from mixed_r1_ray.remote import ActorFailure
 from mixed_r1_ray.runtime import checkpoints
 from mixed_r1_ray.runtime.checkpoint_choice import best_step
 from mixed_r1_ray.runtime.journal import Journal
@@ -15,6 +16,8 @@ from mixed_r1_ray.runtime.metrics import read_metrics
 from mixed_r1_ray.runtime.run_dir import RunDir
 from mixed_r1_ray.sampler import Sampler
 from mixed_r1_ray.types import SaveRequest
+
+AFTER_FAILURE_S = 30.0
 
 
 class Checkpointer:
@@ -47,11 +50,11 @@ class Checkpointer:
         self._writing = step
         self.journal.checkpoint(time.perf_counter() - begun)
 
-    def finish(self) -> None:
-        """Waits until what is being written has its name."""
+    def finish(self, timeout_s: float | None = None) -> None:
+        """Waits until what is being written has its name; learner.timeout_s at most, or less."""
         if self._writing is not None:
             step, self._writing = self._writing, None
-            self.learners.await_save()
+            self.learners.await_save(timeout_s)
             if checkpoints.folder_of(self.run_dir.checkpoints, step).is_dir():
                 self.journal.say(f"checkpoint of step {step} written")
             else:  # the learners were started anew meanwhile and know nothing of it
@@ -61,10 +64,13 @@ class Checkpointer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """What is being written is finished, also after an error of the run; a second Ctrl-C does not wait."""
+        """What is being written is finished, also after an error of the run; a second Ctrl-C does not wait.
+
+        Where actors failed, it may be those that write: they get little time.
+        """
         try:
             if kind is None or issubclass(kind, UserError):
-                self.finish()
+                self.finish(AFTER_FAILURE_S if kind is not None and issubclass(kind, ActorFailure) else None)
         except UserError as error:
             if kind is None:
                 raise

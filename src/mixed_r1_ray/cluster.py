@@ -1,27 +1,21 @@
-"""Joins or starts the Ray cluster, checks that it can hold the run, and starts the run's actors."""
+"""Joins or starts the Ray cluster, and checks that it can hold the run."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import ray
 
-from mixed_r1_ray.cluster_plan import Role, make_plan
+from mixed_r1_ray.cluster_plan import make_plan
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.environment import cluster_address
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.interrupt import StopRequest
 from mixed_r1_ray.memory_plan import check_memory
 from mixed_r1_ray.placement import Node, Placement, place
-from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.scale.hardware import DEVICES, GIB
-
-RESERVE_DEADLINE_S = 60.0
-LEAST_CPUS = 0.001  # Ray reserves no bundle of nothing
 
 
 @contextmanager
@@ -99,83 +93,3 @@ def _start_here(config: Config) -> None:
         )
     except ValueError as error:
         raise UserError(f"Ray does not start here with cluster.object_store_gib={store_gib:g}: {error}") from None
-
-
-@dataclass(frozen=True)
-class Actors:
-    """Handles of a run's actors. `learners` and `reference` answer only after `start`."""
-
-    data: list
-    rollout: list
-    reward: list
-    learner: list
-    reference: list
-
-
-def reserve(placement: Placement):
-    """The plan's bundles as one placement group, each on its node, all or none.
-
-    Raises UserError where that is not granted in time, because something else holds what it needs.
-    """
-    from ray.util.placement_group import NODE_ID_LABEL_KEY, placement_group
-
-    bundles = [
-        {name: amount for name, amount in (("CPU", bundle.cpus or LEAST_CPUS), ("GPU", bundle.gpus)) if amount}
-        for bundle in placement.bundles
-    ]
-    nodes = [{NODE_ID_LABEL_KEY: placement.nodes[seat].ray_id} for seat in placement.seats]
-    group = placement_group(bundles, bundle_label_selector=nodes)
-    if not group.wait(RESERVE_DEADLINE_S):
-        free, needed = ray.available_resources(), placement.plan.needed()
-        terms = ", ".join(f"{needed[name]:g} {name}s needed, {free.get(name, 0):g} free" for name in needed)
-        raise UserError(f"the cluster did not grant this run's actors within {RESERVE_DEADLINE_S:g} s: {terms} in all")
-    return group
-
-
-def create_actors(config: Config, placement: Placement, data_worker: type, *data: object) -> Actors:
-    """Reserves all that the plan asks for, then asks Ray for every actor at once; they start side by side.
-
-    data_worker: the class of the data actors, and `data` what they are made with beside the configuration.
-    """
-    from mixed_r1_ray.policy.reference import ReferenceWorker
-    from mixed_r1_ray.policy.worker import LearnerWorker
-    from mixed_r1_ray.rewards.worker import RewardWorker
-    from mixed_r1_ray.rollout.worker import RolloutWorker
-
-    classes = {
-        "data": data_worker,
-        "rollout": RolloutWorker,
-        "reward": RewardWorker,
-        "learner": LearnerWorker,
-        "reference": ReferenceWorker,
-    }
-    arguments = dict.fromkeys(classes, (config,)) | {"data": (config, *data)}
-    pools = seated(placement, reserve(placement), classes, arguments)
-    return Actors(**{name: pools.get(name, []) for name in classes})
-
-
-def seated(
-    placement: Placement, group, classes: Mapping[str, Any], arguments: Mapping[str, tuple]
-) -> dict[str, list]:
-    """Role -> its actors, each in its bundle of the placement group."""
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-    def actor(role: Role, number: int):
-        seat = PlacementGroupSchedulingStrategy(group, placement.bundle_of(role.name, number))
-        options = {"num_cpus": role.cpus, "num_gpus": role.gpus, "scheduling_strategy": seat}
-        return classes[role.name].options(**options).remote(*arguments[role.name])
-
-    return {role.name: [actor(role, number) for number in range(role.count)] for role in placement.plan.roles}
-
-
-def await_ready(actors: Actors, config: Config, progress: Callable[[str], None]) -> None:
-    """Returns when every engine, reference and reward worker answers. Raises, naming the first that does not."""
-    waits = [
-        ("reward", actors.reward, config.rollout.start_timeout_s),
-        ("reference", actors.reference, config.learner.start_timeout_s),
-        ("rollout", actors.rollout, config.rollout.start_timeout_s),
-    ]
-    for name, workers, deadline_s in waits:
-        for number, worker in enumerate(workers):
-            progress(f"starting {name}[{number}]")
-            fetch(worker.ready.remote(), what=f"{name}[{number}] starting", deadline_s=deadline_s)

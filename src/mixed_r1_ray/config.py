@@ -312,6 +312,13 @@ class ClusterConfig:
     actor_logs: bool = False
     #: GiB of its object store.
     object_store_gib: Annotated[float, Bounds(least=0.08)] = 0.5
+    #: Times in a row that an engine, or the run from its last checkpoint, is started again after a failure.
+    max_restarts: Whole = 3
+    #: When a node is lost: continue from the last checkpoint on the others, with fewer actors where they hold no more;
+    #: or stop.
+    on_node_loss: Literal["continue", "stop"] = "continue"
+    #: Seconds after which a wait is reported with what every actor is doing (RUN/stalls), or half its deadline.
+    stall_s: Positive = 300.0
     #: Nodes that dry_run plans for, alike; null: this machine. A run refuses a cluster of fewer.
     nodes: Count | None = None
     #: GPUs and logical CPUs of each of these nodes.

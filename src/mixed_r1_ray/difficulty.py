@@ -11,7 +11,8 @@ from statistics import fmean, pstdev
 import pyarrow as pa
 
 from mixed_r1_ray import rewards
-from mixed_r1_ray.cluster import await_ready, connected, create_actors
+from mixed_r1_ray.actors import await_ready, create_actors
+from mixed_r1_ray.cluster import connected
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.data.engine.chunks import ANSWERED, Chunk
 from mixed_r1_ray.data.engine.worker import ChunkLoader, ChunkWorker
@@ -72,7 +73,7 @@ def answer_chunks(
         actors = create_actors(config, placement, ChunkWorker)
         await_ready(actors, config, say)
         rollout, scorer = make_pools(actors, config, say)
-        loader = ChunkLoader(actors.data, config.data.timeout_s)
+        loader = ChunkLoader(actors.of("data"), config.data.timeout_s)
         sampling = SamplingConfig(num_samples, config.rollout.max_new_tokens, config.rollout.temperature)
         count(done, total)
         for chunk, following in zip(waiting, [*waiting[1:], None], strict=True):

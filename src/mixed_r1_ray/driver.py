@@ -9,9 +9,10 @@ from mixed_r1_ray.experience import make_batch, overlong_metrics, rollout_rows, 
 from mixed_r1_ray.guard import MismatchError
 from mixed_r1_ray.interrupt import StopRequest
 from mixed_r1_ray.proof import prove
+from mixed_r1_ray.recovery import Recovery
 from mixed_r1_ray.runtime.journal import Journal
 from mixed_r1_ray.runtime.run_dir import open_run_dir
-from mixed_r1_ray.startup import Parts, check_data_paths, prepare_inputs, start_parts
+from mixed_r1_ray.startup import Parts, check_data_paths, prepare_inputs
 from mixed_r1_ray.types import TrainBatch
 
 
@@ -20,7 +21,8 @@ def run(config: Config) -> None:
     check_data_paths(config)
     with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config, journal.say) as where:
         config, splits = prepare_inputs(config, journal)
-        Driver(config, start_parts(config, where, splits, run_dir, journal), journal).train()
+        recovery = Recovery(config, splits, run_dir, journal)
+        recovery.run(where, lambda config, parts: Driver(config, parts, journal).train())
 
 
 class Driver:

@@ -18,13 +18,21 @@ from mixed_r1_ray.algo.advantages import (
 from mixed_r1_ray.algo.overlong import soft_overlong_penalty
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.errors import UserError
-from mixed_r1_ray.remote import fetch, wait_for
+from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.rewards.pool import PendingScore, RewardPool
 from mixed_r1_ray.rewards.unscored import Unscored, UnscoredWarnings, count_by_source, find_unscored
 from mixed_r1_ray.rollout.pool import FinishedGroup
 from mixed_r1_ray.runtime.metrics import ScoredGroup
 from mixed_r1_ray.runtime.rollout_log import RolloutRow
 from mixed_r1_ray.types import BoxFrame, Group, GroupInfo, Prompt, RewardBreakdown, TrainBatch, TrainGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A reference's answer: whether it is done, small enough for the driver, and the log-probabilities."""
+
+    done: ObjectRef
+    logprobs: ObjectRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +43,7 @@ class Experience:
     info: GroupInfo
     group: ObjectRef
     rewards: tuple[RewardBreakdown, ...]
-    reference_logprobs: ObjectRef | None
+    reference: Judged | None
 
     def scored(self) -> ScoredGroup:
         """The part that metrics are made of."""
@@ -55,7 +63,7 @@ class PendingExperience:
 
     finished: FinishedGroup
     score: PendingScore
-    reference_logprobs: ObjectRef | None
+    reference: Judged | None
 
 
 class Scorer:
@@ -89,7 +97,7 @@ class Scorer:
         reference = None
         if with_reference and self.references:
             self._turn = (self._turn + 1) % len(self.references)
-            reference = self.references[self._turn].logprobs.remote(prompt.inputs, finished.group)
+            reference = Judged(*self.references[self._turn].logprobs.remote(prompt.inputs, finished.group))
         return PendingExperience(finished, score, reference)
 
     def advance(self) -> None:
@@ -104,7 +112,7 @@ class Scorer:
                 part.finished.info,
                 part.finished.group,
                 self.rewards.collect(part.score),
-                part.reference_logprobs,
+                part.reference,
             )
             for part in pending
         ]
@@ -114,12 +122,8 @@ class Scorer:
 
     def await_references(self, experiences: Sequence[Experience], step: int) -> None:
         """Returns when all reference log-probabilities are made."""
-        refs = [
-            experience.reference_logprobs
-            for experience in experiences
-            if experience.reference_logprobs is not None
-        ]
-        wait_for(refs, what=f"reference judging step {step}", deadline_s=self.reference_timeout_s)
+        refs = [experience.reference.done for experience in experiences if experience.reference is not None]
+        fetch(refs, what=f"reference judging step {step}", deadline_s=self.reference_timeout_s)
 
 
 def check_unscored(step: int, experiences: Sequence[Experience], allowed: float) -> None:
@@ -146,7 +150,7 @@ def make_batch(step: int, experiences: Sequence[Experience], config: Config) -> 
             advantages=group,
             inputs=experience.prompt.inputs,
             group=experience.group,
-            reference_logprobs=experience.reference_logprobs,
+            reference_logprobs=experience.reference and experience.reference.logprobs,
         )
         for experience, group in zip(experiences, advantages, strict=True)
     ]

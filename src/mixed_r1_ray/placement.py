@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from .cluster_plan import TOLERANCE, Bundle, Plan
+from .cluster_plan import TOLERANCE, Bundle, Plan, make_plan
 from .config import Config
 from .errors import UserError
 from .scale.hardware import DEVICES, GIB
 
+ROLES = ("rollout", "learner", "reference", "reward", "data")
 
 @dataclass(frozen=True)
 class Node:
@@ -92,6 +93,24 @@ def place(plan: Plan, nodes: Sequence[Node]) -> Placement:
     order = sorted(range(len(bundles)), key=lambda index: _turn(bundles[index]))
     seats = {index: seating.seat(bundles[index]) for index in order}
     return Placement(plan, tuple(nodes), bundles, tuple(seats[index] for index in range(len(bundles))))
+
+
+def fitting(config: Config, nodes: Sequence[Node]) -> Config:
+    """`config` with as many actors of each role as the nodes hold: of the most numerous role one less at a time.
+
+    Raises UserError, with the arithmetic, where one of each is too many. Fewer engines make the same samples, and fewer
+    learners the same updates.
+    """
+    while True:
+        try:
+            place(make_plan(config), nodes)
+            return config
+        except UserError:
+            role = max(ROLES, key=lambda name: getattr(config, name).num_workers)
+            section = getattr(config, role)
+            if section.num_workers == 1:
+                raise
+            config = replace(config, **{role: replace(section, num_workers=section.num_workers - 1)})
 
 
 def _turn(bundle: Bundle) -> int:

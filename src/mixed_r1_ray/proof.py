@@ -54,7 +54,7 @@ def _check_reference(
 ) -> None:
     """Where there is one: an actor, or under LoRA the learners' model without its adapters."""
     if references:
-        judged = [references[0].logprobs.remote(one.prompt.inputs, one.group) for one in groups]
+        judged = [references[0].logprobs.remote(one.prompt.inputs, one.group)[1] for one in groups]
         answers = fetch(judged, what="reference judging probes", deadline_s=600.0)
         reference = [np.concatenate(answer) for answer in answers]
     elif learners.config.learner.lora_rank:

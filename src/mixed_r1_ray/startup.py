@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
+from mixed_r1_ray.actors import Actors, await_ready
 from mixed_r1_ray.checkpointing import Checkpointer
-from mixed_r1_ray.cluster import Actors, await_ready, create_actors
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.data.batch_plan import make_order
 from mixed_r1_ray.data.loader import PromptLoader
 from mixed_r1_ray.data.reader import record_files
-from mixed_r1_ray.data.worker import DataWorker, SplitInfo
+from mixed_r1_ray.data.worker import SplitInfo
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.evaluation import Evaluator
 from mixed_r1_ray.experience import Scorer
 from mixed_r1_ray.guard import Guard
-from mixed_r1_ray.placement import Placement
 from mixed_r1_ray.policy.group import LearnerGroup
 from mixed_r1_ray.quickstart import SYNTHETIC, build_missing
 from mixed_r1_ray.remote import fetch
@@ -64,20 +64,19 @@ def prepare_inputs(config: Config, journal: Journal) -> tuple[Config, dict[str, 
 
 
 def start_parts(
-    config: Config, placement: Placement, splits: dict[str, str], run_dir: RunDir, journal: Journal
+    config: Config, actors: Actors, splits: dict[str, str], run_dir: RunDir, journal: Journal
 ) -> Parts:
-    """Starts all actors and hands them over ready. Raises UserError naming what could not be started."""
-    actors = create_actors(config, placement, DataWorker, splits)
+    """Waits until all actors are ready and hands them over. Raises UserError naming what could not be started."""
     rows = {split: _describe(actors, split, config, journal) for split in splits}
     order = make_order(rows["train"].rows, config, journal.warn)
-    learners = LearnerGroup(actors.learner, config)
+    learners = LearnerGroup(actors.of("learner"), config)
     journal.say("starting learners")
     learners.start()
     await_ready(actors, config, journal.say)
     rollout, scorer = make_pools(actors, config, journal.warn)
     loaders = {
         split: PromptLoader(
-            actors.data,
+            actors.of("data"),
             split,
             config,
             rows[split].rows,
@@ -96,7 +95,7 @@ def start_parts(
         train_data=loaders["train"],
         rollout=rollout,
         learners=learners,
-        references=actors.reference,
+        references=actors.of("reference"),
         guard=Guard.from_config(config),
         evaluator=evaluator,
         eval_pictures=_PictureSource(actors, "eval" in splits),
@@ -107,15 +106,23 @@ def start_parts(
 
 def make_pools(actors: Actors, config: Config, warn: Callable[[str], None]) -> tuple[RolloutPool, Scorer]:
     """What samples answers, and what scores them."""
-    rewards = RewardPool.from_config(actors.reward, config.reward, warn)
-    scorer = Scorer(rewards, actors.reference, config.reference.timeout_s, warn)
-    return RolloutPool(actors.rollout, config.rollout.timeout_s), scorer
+    rewards = RewardPool.from_config(actors.of("reward"), config.reward, warn)
+    scorer = Scorer(rewards, actors.of("reference"), config.reference.timeout_s, warn)
+    rollout = RolloutPool(
+        actors.of("rollout"),
+        config.rollout.timeout_s,
+        config.rollout.start_timeout_s,
+        renew=partial(actors.replace, "rollout"),
+        max_restarts=config.cluster.max_restarts,
+        warn=warn,
+    )
+    return rollout, scorer
 
 
 def _describe(actors: Actors, split: str, config: Config, journal: Journal) -> SplitInfo:
     journal.say(f"reading {split} data")
     what, deadline_s = f"data workers reading the {split} split", config.data.timeout_s
-    shards = fetch([worker.shards.remote(split) for worker in actors.data], what=what, deadline_s=deadline_s)
+    shards = fetch([worker.shards.remote(split) for worker in actors.of("data")], what=what, deadline_s=deadline_s)
     for number, seen in enumerate(shards):
         if seen != shards[0]:
             name, rows = next(iter(sorted(set(seen) ^ set(shards[0]))))
@@ -123,7 +130,7 @@ def _describe(actors: Actors, split: str, config: Config, journal: Journal) -> S
                 f"data.{split}: data[0] and data[{number}] see different files, {name} with {rows} rows among them; put "
                 "the data where every node finds the same"
             )
-    info: SplitInfo = fetch(actors.data[0].describe.remote(split), what=what, deadline_s=deadline_s)
+    info: SplitInfo = fetch(actors.of("data")[0].describe.remote(split), what=what, deadline_s=deadline_s)
     for bad in info.bad_rows:
         journal.warn(f"skipped: {bad}")
     return info
@@ -139,5 +146,5 @@ class _PictureSource:
     def __call__(self, prompt_ids: list[str]) -> dict[str, bytes]:
         if not self.evaluated:
             return {}
-        answer = self.actors.data[0].pictures.remote("eval", prompt_ids)
+        answer = self.actors.of("data")[0].pictures.remote("eval", prompt_ids)
         return fetch(answer, what="data worker reading pictures for the report", deadline_s=60.0)

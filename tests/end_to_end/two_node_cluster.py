@@ -14,7 +14,7 @@ prepare_environment(CONFIG)
 import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from mixed_r1_ray import cluster  # noqa: E402
+from mixed_r1_ray import actors, cluster  # noqa: E402
 from mixed_r1_ray.errors import UserError  # noqa: E402
 
 
@@ -40,14 +40,14 @@ def main() -> None:
     ray.init(address=nodes.address, log_to_driver=False)
     try:
         placement = cluster.preflight(CONFIG, print)
-        group = cluster.reserve(placement)
+        group = actors.reserve(placement)
         names = [role.name for role in placement.plan.roles]
-        actors = cluster.seated(placement, group, dict.fromkeys(names, Where), dict.fromkeys(names, ()))
-        found = {name: ray.get([actor.here.remote() for actor in pool], timeout=120) for name, pool in actors.items()}
+        started = actors.Actors(placement, group, dict.fromkeys(names, Where), dict.fromkeys(names, ()))
+        found = {name: ray.get([one.here.remote() for one in started.of(name)], timeout=120) for name in names}
         planned = {name: [placement.node_of(name, n).ray_id for n in range(len(pool))] for name, pool in found.items()}
-        cluster.RESERVE_DEADLINE_S = 1.0
+        actors.RESERVE_DEADLINE_S = 1.0
         waiting = load_config(["conf=debug", "cluster.nodes=3"])
-        refused = [said_by(cluster.reserve, placement), said_by(cluster.preflight, waiting, print)]
+        refused = [said_by(actors.reserve, placement), said_by(cluster.preflight, waiting, print)]
         print(json.dumps({"found": found, "planned": planned, "refused": refused}))
     finally:
         ray.shutdown()

@@ -15,6 +15,7 @@ from mixed_r1_ray.data.schema import Record
 from mixed_r1_ray.types import Prompt, PromptInputs
 from mixed_r1_ray.vlm.base import VLMAdapter
 from mixed_r1_ray.vlm.families import load_adapter
+from mixed_r1_ray.whereabouts import observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,13 @@ class PreparedPrompt:
     inputs: PromptInputs
 
 
-@ray.remote
+@ray.remote(max_restarts=-1, max_task_retries=3)
+@observed
 class DataWorker:
-    """Reads a run's splits, one row at a time: what it holds does not grow with them."""
+    """Reads a run's splits, one row at a time: what it holds does not grow with them.
+
+    It keeps nothing else: where its process dies, Ray starts another and repeats the call.
+    """
 
     def __init__(self, config: Config, splits: dict[str, str]):
         import torch

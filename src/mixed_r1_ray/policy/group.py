@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.policy.learner import Rendezvous
-from mixed_r1_ray.remote import fetch, work_until_made
+from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.rollout.pool import FinishedGroup
 from mixed_r1_ray.types import Reading, SaveRequest, TrainBatch, WeightUpdate
 
@@ -24,6 +24,7 @@ class LearnerGroup:
     def __init__(self, workers: Sequence, config: Config):
         self.workers = list(workers)
         self.config = config
+        self._meeting: TemporaryDirectory | None = None  # for as long as the ranks live
 
     def start(self) -> None:
         """Joins the ranks and loads the model. On one node they meet in a file, so that no port is opened."""
@@ -31,7 +32,8 @@ class LearnerGroup:
         homes = fetch([worker.home.remote() for worker in self.workers], what="learner ranks starting", deadline_s=timeout_s)
         nodes = {node for node, _ in homes}
         if len(nodes) == 1:
-            address = f"file://{Path(tempfile.mkdtemp(prefix='mixed_r1_ray_'))}/rendezvous"
+            self._meeting = TemporaryDirectory(prefix="mixed_r1_ray_", ignore_cleanup_errors=True)
+            address = f"file://{self._meeting.name}/rendezvous"
         else:
             address = f"tcp://{homes[0][1]}"
         self._all("start", lambda rank: (Rendezvous(address, rank, len(self.workers)),), "starting", timeout_s)
@@ -57,9 +59,12 @@ class LearnerGroup:
         """Copies weights and optimizer state, each rank its share; threads of the ranks write and commit them."""
         self._all("save", lambda rank: (request,), f"copying their state for {request.folder}")
 
-    def await_save(self) -> None:
-        """Returns when the last `save` is committed. Raises UserError naming the rank and the file that failed."""
-        timeout_s = self.config.learner.timeout_s
+    def await_save(self, timeout_s: float | None = None) -> None:
+        """Returns when the last `save` is committed. Raises UserError naming the rank and the file that failed.
+
+        timeout_s: learner.timeout_s if not given.
+        """
+        timeout_s = timeout_s or self.config.learner.timeout_s
         self._all("await_save", lambda rank: (timeout_s,), "writing a checkpoint", timeout_s + SPARE_S)
 
     def load(self, folder: Path) -> None:
@@ -69,6 +74,5 @@ class LearnerGroup:
     def _all(self, method: str, arguments, doing: str, timeout_s: float | None = None, meanwhile=None) -> list:
         answers = [getattr(worker, method).remote(*arguments(rank)) for rank, worker in enumerate(self.workers)]
         deadline_s = timeout_s or self.config.learner.timeout_s
-        if meanwhile is not None:
-            deadline_s = work_until_made(answers, meanwhile, deadline_s=deadline_s)
-        return fetch(answers, what=f"learner ranks 0-{len(answers) - 1} {doing}", deadline_s=deadline_s)
+        what = f"learner ranks 0-{len(answers) - 1} {doing}"
+        return fetch(answers, what=what, deadline_s=deadline_s, meanwhile=meanwhile)

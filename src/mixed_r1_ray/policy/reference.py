@@ -10,11 +10,16 @@ from mixed_r1_ray.config import Config
 from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.policy.packing import pack
 from mixed_r1_ray.types import Group, PromptInputs
+from mixed_r1_ray.whereabouts import observed
 
 
-@ray.remote
+@ray.remote(max_restarts=-1, max_task_retries=3)
+@observed
 class ReferenceWorker:
-    """Answers with log-probabilities, group by group, while other groups are still being generated."""
+    """Answers with log-probabilities, group by group, while other groups are still being generated.
+
+    It keeps nothing: where its process dies, Ray starts another and repeats the call.
+    """
 
     def __init__(self, config: Config):
         torch.set_num_threads(config.reference.threads)
@@ -24,9 +29,10 @@ class ReferenceWorker:
         return True
 
     @torch.inference_mode()
-    def logprobs(self, inputs: PromptInputs, group: Group) -> tuple[np.ndarray, ...]:
-        """Log-probabilities of each response's tokens, float32 (T,) each."""
+    @ray.method(num_returns=2)
+    def logprobs(self, inputs: PromptInputs, group: Group) -> tuple[bool, tuple[np.ndarray, ...]]:
+        """That it is done, for the driver, and log-probabilities of each response's tokens, float32 (T,) each."""
         responses = [rollout.token_ids for rollout in group.rollouts]
         packed = pack([inputs], [responses], self.policy.adapter, self.policy.model)
         logprobs, _ = self.policy(packed)
-        return tuple(part.numpy() for part in logprobs.split(packed.response_lengths.tolist()))
+        return True, tuple(part.numpy() for part in logprobs.split(packed.response_lengths.tolist()))

@@ -16,9 +16,11 @@ from mixed_r1_ray.policy.background_save import BackgroundSave
 from mixed_r1_ray.policy.learner import PolicyLearner, Rendezvous
 from mixed_r1_ray.policy.state import load_training_state, take_snapshot
 from mixed_r1_ray.types import Reading, SaveRequest, TrainBatch, WeightUpdate
+from mixed_r1_ray.whereabouts import observed
 
 
 @ray.remote
+@observed
 class LearnerWorker:
     """One rank as an actor. `start` is apart from the constructor: ranks must know where the first one lives."""
 

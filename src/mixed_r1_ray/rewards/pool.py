@@ -11,7 +11,7 @@ import ray
 from ray import ObjectRef
 
 from mixed_r1_ray.config import RewardConfig
-from mixed_r1_ray.remote import ActorDied, ActorFailure, fetch
+from mixed_r1_ray.remote import ActorDied, ActorFailure, BeyondRepair, fetch, first_made
 from mixed_r1_ray.types import Prompt, RewardBreakdown
 
 MAX_TRIES = 3  # calls that a group may be part of before it counts as unscored
@@ -108,9 +108,8 @@ class RewardPool:
             self._give_up()
             return
         nearest = min(worker.deadline for worker in busy.values()) - time.monotonic()
-        done, _ = ray.wait(
-            list(busy), num_returns=1 if block else len(busy), timeout=max(0.0, nearest) if block else 0
-        )
+        what = "; ".join(_name(worker) for worker in busy.values()) if block else ""
+        done = first_made(list(busy), what=what, seconds=nearest if block else 0.0)
         for answer, worker in busy.items():
             if answer in done:
                 self._settle(worker)
@@ -158,6 +157,8 @@ class RewardPool:
         worker.groups, worker.answer, worker.deadline = [], None, math.inf
         try:
             answers = fetch(answer, what=what, deadline_s=FETCH_TIMEOUT_S)
+        except BeyondRepair:
+            raise
         except ActorDied as error:
             self._fail(worker, groups, str(error))
             if groups:

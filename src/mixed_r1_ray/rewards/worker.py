@@ -9,9 +9,11 @@ import ray
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.rewards import EmbeddingTable, RewardSample, RewardScorer
 from mixed_r1_ray.types import Group, Prompt, RewardBreakdown
+from mixed_r1_ray.whereabouts import observed
 
 
 @ray.remote(max_restarts=-1)
+@observed
 class RewardWorker:
     """Scores groups. Holds the rows of the embedding matrix that captions have used so far, and no model."""
 

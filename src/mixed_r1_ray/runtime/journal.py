@@ -45,6 +45,11 @@ class Journal:
         self.tracker.close(failed=kind is not None)
         self.progress.__exit__()
 
+    @property
+    def last_step(self) -> int:
+        """The last finished step; 0 before the first."""
+        return (self._current_step or 1) - 1
+
     def say(self, text: str, done: int | None = None, total: int | None = None) -> None:
         """What is going on, with a count where there is one."""
         self.progress.phase(redact(text), done, total)

@@ -22,6 +22,7 @@ OWN_FILES = (
     "rollouts/step_*.parquet",
     "evals/step_*.parquet",
     "evals/pictures/*.png",
+    "stalls/*",
     "checkpoints/latest",
     "checkpoints/step_*",
     "checkpoints/.step_*",
@@ -30,7 +31,7 @@ OWN_FILES = (
     "*/.*.tmp",
     "config.yaml",
 )
-OWN_FOLDERS = ("rollouts", "evals/pictures", "evals", "checkpoints", "wandb")
+OWN_FOLDERS = ("rollouts", "evals/pictures", "evals", "stalls", "checkpoints", "wandb")
 
 
 @dataclass(frozen=True)

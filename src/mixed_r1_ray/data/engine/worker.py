@@ -21,9 +21,9 @@ from mixed_r1_ray.vlm.families import load_adapter
 BATCH_ROWS = 64
 
 
-@ray.remote
+@ray.remote(max_restarts=-1, max_task_retries=3)
 class ChunkWorker:
-    """Reads rows with their pictures when they are asked for."""
+    """Reads rows with their pictures when they are asked for, and keeps nothing: Ray restarts it and repeats the call."""
 
     def __init__(self, config: Config):
         import torch
