@@ -63,3 +63,33 @@ def test_the_curve_is_that_of_the_run_without_kills(plain_run, battered_run):
                 assert max(value, battered[step][name]) <= PARITY_BOUND, (step, name)
             else:
                 assert battered[step][name] == pytest.approx(value, rel=1e-6, abs=1e-6), (step, name)
+
+
+@pytest.fixture(scope="module")
+def hung_run(start):
+    """A run whose engine, then whose learner, is stopped (SIGSTOP): neither dies, and neither answers."""
+    deadlines = ("rollout.timeout_s=60", "learner.timeout_s=60", "cluster.stall_s=20")
+    run = start("run.max_steps=4", "run.checkpoint_every=1", "data.eval=null", *deadlines)
+    run.await_step(1)
+    kill(run, "RolloutWorker", signal.SIGSTOP)
+    run.await_step(2)
+    kill(run, "LearnerWorker", signal.SIGSTOP)
+    assert run.finish() == 0, run.output[-6000:]
+    return run
+
+
+@pytest.mark.slow
+def test_what_hangs_is_named_within_its_deadline_and_the_run_goes_on(hung_run):
+    assert "rollout[0] generating at step 2: no group finished within 60 s" in hung_run.output
+    assert "learner ranks 0-0" in hung_run.output and "no answer within 60 s" in hung_run.output
+    assert [line["step"] for line in hung_run.metrics() if "reward/mean" in line] == [1, 2, 3, 4]
+    assert hung_run.leftovers() == {}
+
+
+@pytest.mark.slow
+def test_a_stall_is_told_with_who_waits_for_whom_and_their_stacks(hung_run):
+    stalls = [file.read_text() for file in sorted((hung_run.folder / "stalls").glob("*.txt"))]
+    engine, learner = (next(text for text in stalls if f"of: {who}" in text) for who in ("rollout[0]", "learner ranks"))
+    assert "rollout[0]: alive, process" in engine and "is stopped (SIGSTOP); no answer" in engine
+    assert "learner[0]: alive" in engine and "; idle" in engine
+    assert "== driver" in learner and "driver.py" in learner and "learner[0]: alive, process" in learner
