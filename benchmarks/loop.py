@@ -67,7 +67,9 @@ class Loop:
 @contextmanager
 def started_loop(config: Config) -> Iterator[Loop]:
     """Starts the run that `config` describes, up to and including the start-up proof."""
+    from mixed_r1_ray.actors import create_actors
     from mixed_r1_ray.cluster import connected
+    from mixed_r1_ray.data.worker import DataWorker
     from mixed_r1_ray.driver import Driver
     from mixed_r1_ray.runtime.journal import Journal
     from mixed_r1_ray.runtime.run_dir import open_run_dir
@@ -75,7 +77,8 @@ def started_loop(config: Config) -> Iterator[Loop]:
 
     with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config, journal.say) as where:
         config, splits = prepare_inputs(config, journal)
-        driver = Driver(config, start_parts(config, where, splits, run_dir, journal), journal)
+        actors = create_actors(config, where, DataWorker, splits)
+        driver = Driver(config, start_parts(config, actors, splits, run_dir, journal), journal)
         driver.sync(0)
         yield Loop(config, splits, driver)
 

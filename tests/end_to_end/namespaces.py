@@ -43,6 +43,10 @@ class NamespacedCluster:
     environment: dict[str, str]
     mark: str
 
+    def cut_off(self, number: int) -> None:
+        """Nothing reaches a node any more, nor leaves it; it is not the head."""
+        _ip(self.nodes[0].namespace, f"link set port{number} down")
+
     def places(self, actor: str) -> set[str]:
         """Namespaces in which processes of an actor class live now."""
         by_inode = {node.inode: node.namespace for node in self.nodes}
