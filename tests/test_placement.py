@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mixed_r1_ray.cluster_plan import make_plan
 from mixed_r1_ray.config_load import load_config
 from mixed_r1_ray.errors import UserError
-from mixed_r1_ray.placement import Node, place, stated_nodes
+from mixed_r1_ray.placement import Node, fitting, place, stated_nodes
 
 
 def nodes(count: int, gpus: float = 8, cpus: float = 64) -> list[Node]:
@@ -108,3 +108,23 @@ def test_stated_nodes_are_those_of_the_configuration():
     assert [node.gpus for node in stated_nodes(config)] == [4, 4, 4]
     assert stated_nodes(config)[0].gpu_bytes == 140 * 2**30
     assert stated_nodes(load_config(["conf=internvl_8b"])) == ()
+
+
+@given(engines=st.integers(1, 9), learners=st.integers(1, 9), where=st.integers(1, 3))
+def test_a_run_is_made_to_fit_what_is_left_and_loses_no_more_than_it_must(engines, learners, where):
+    words = ("conf=internvl_8b", f"rollout.num_workers={engines}", f"learner.num_workers={learners}")
+    asked, left = load_config(list(words)), nodes(where, gpus=4)
+    found = fitting(asked, left)
+    place(make_plan(found), left)
+    counts = {role: getattr(found, role).num_workers for role in ("rollout", "learner", "reference", "reward", "data")}
+    assert min(counts.values()) >= 1 and counts["rollout"] <= engines and counts["learner"] <= learners
+    gpus = counts["rollout"] * found.rollout.gpus_per_worker + counts["learner"] + counts["reference"]
+    if counts["rollout"] < engines or counts["learner"] < learners:
+        assert gpus > 4 * where - max(1, found.rollout.gpus_per_worker)
+    else:
+        assert found == asked
+
+
+def test_a_run_of_which_not_even_one_of_each_fits_is_refused_with_the_sum():
+    with pytest.raises(UserError, match="GPUs needed, 2 available"):
+        fitting(load_config(["conf=internvl_8b"]), nodes(1, gpus=2))
