@@ -52,7 +52,8 @@ class Battered:
         if victim == "driver":
             found = [self.run.process.pid]
         else:
-            found = [pid for pid, line in self.run.processes().items() if line.startswith(f"ray::{victim}")]
+            titles = self.run.processes().items()  # Ray's, that name the actor's class
+            found = [pid for pid, title in titles if title.startswith("ray::") and victim in title]
         for pid in found[:1]:
             try:
                 os.kill(pid, signal.SIGKILL)

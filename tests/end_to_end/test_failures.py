@@ -6,6 +6,7 @@ import os
 import signal
 
 import pytest
+from real_runs import end_marked_processes
 
 CLOCKED = ("time/", "throughput/")
 ROUNDING = "mismatch/"  # see test_resume.py
@@ -14,7 +15,7 @@ PARITY_BOUND = 1e-4
 
 def pids(run, actor_class: str) -> list[int]:
     """Processes of a run's actors of one class, by the title that Ray gives them."""
-    return [pid for pid, line in run.processes().items() if line.startswith(f"ray::{actor_class}")]
+    return [pid for pid, line in run.processes().items() if line.startswith("ray::") and actor_class in line]
 
 
 def kill(run, actor_class: str, number: signal.Signals = signal.SIGKILL) -> None:
@@ -93,3 +94,22 @@ def test_a_stall_is_told_with_who_waits_for_whom_and_their_stacks(hung_run):
     assert "rollout[0]: alive, process" in engine and "is stopped (SIGSTOP); no answer" in engine
     assert "learner[0]: alive" in engine and "; idle" in engine
     assert "== driver" in learner and "driver.py" in learner and "learner[0]: alive, process" in learner
+
+
+@pytest.mark.slow
+def test_all_killed_while_a_checkpoint_is_written_the_one_before_is_taken(start):
+    run = start("run.max_steps=1000", "run.checkpoint_every=1", "run.keep_checkpoints=null", "data.eval=null")
+    folder = run.folder / "checkpoints"
+    run.await_step(2)
+    written = {path.name for path in folder.glob("step_*")}
+    while not (partial := list(folder.glob(".step_*.partial/*optimizer*"))):
+        assert run.process.poll() is None, run.output[-3000:]
+    end_marked_processes(run.mark)
+    assert run.finish() == -signal.SIGKILL and run.leftovers() == {}
+    assert partial[0].parent.is_dir() and {path.name for path in folder.glob("step_*")} >= written
+    last = max(int(path.name.removeprefix("step_")) for path in folder.glob("step_*"))
+    continued = start("run.max_steps=1000", "run.resume=auto", "data.eval=null", folder=run.folder)
+    continued.await_step(last + 1)
+    continued.interrupt()
+    continued.finish()
+    assert f"continuing after step {last}" in continued.output and not partial[0].exists()
