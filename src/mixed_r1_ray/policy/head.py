@@ -55,7 +55,7 @@ def token_logprobs(
     where it is asked for.
     """
     bias = torch.zeros(len(weight), dtype=_wide(weight), device=weight.device)
-    bias[list(banned_token_ids)] = BANNED_BIAS
+    bias.index_fill_(0, torch.tensor(banned_token_ids, dtype=torch.int64, device=weight.device), BANNED_BIAS)
     return _ChunkedLogprobs.apply(hidden, weight, target_ids, bias, temperature, entropy_gradient)
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import nn
 
+from mixed_r1_ray.policy.device import to_device
 from mixed_r1_ray.policy.head import TokenLogprobs
-from mixed_r1_ray.policy.packing import PackedGroups
+from mixed_r1_ray.policy.packing import PackedGroups, pack
+from mixed_r1_ray.types import PromptInputs
 from mixed_r1_ray.vlm.base import VLMAdapter
 
 
@@ -26,6 +31,14 @@ class PolicyModel(nn.Module):
         self.adapter = adapter
         self.temperature = temperature
         self.train_vision = train_vision
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def pack(self, prompts: Sequence[PromptInputs], responses: Sequence[Sequence[np.ndarray]]) -> PackedGroups:
+        """As `packing.pack`, on the policy's device."""
+        return to_device(pack(prompts, responses, self.adapter, self.model), self.device)
 
     def forward(self, packed: PackedGroups) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probability and entropy of the distribution each response token was drawn from, float32 (N,) each.
