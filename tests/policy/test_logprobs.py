@@ -11,7 +11,7 @@ from plain_forward import plain_logprobs
 
 from mixed_r1_ray.config import ModelConfig
 from mixed_r1_ray.policy.loading import freeze_parts, load_policy
-from mixed_r1_ray.policy.logprobs import PolicyModel, token_logprobs
+from mixed_r1_ray.policy.logprobs import PolicyModel
 from mixed_r1_ray.policy.packing import pack
 from mixed_r1_ray.types import PromptInputs
 
@@ -218,46 +218,3 @@ def test_a_frozen_tower_leaves_no_graph(thawed, freeze, tower, projector):
 def frozen(case: Case, freeze: str) -> PolicyModel:
     train_vision = freeze_parts(case.policy.model, case.policy.adapter, freeze)
     return PolicyModel(case.policy.model, case.policy.adapter, TEMPERATURE, train_vision)
-
-
-def test_token_logprobs_equal_the_float64_formula():
-    logits = torch.tensor([[1.0, 2.0, 3.0, 9.0], [0.0, -1.0, 0.5, 50.0]])
-    logprobs, entropy = token_logprobs(logits, torch.tensor([2, 0]), (3,), temperature=0.5)
-    for row, (chosen, total) in enumerate(zip(logprobs.tolist(), entropy.tolist(), strict=True)):
-        scaled = logits[row, :3].double().numpy() / 0.5
-        expected = scaled - np.log(np.exp(scaled).sum())
-        assert chosen == pytest.approx(expected[[2, 0][row]], abs=1e-6)
-        assert total == pytest.approx(-(np.exp(expected) * expected).sum(), abs=1e-6)
-
-
-def test_entropy_carries_no_gradient_and_log_probabilities_do():
-    logits = torch.randn(3, 5, requires_grad=True)
-    logprobs, entropy = token_logprobs(logits, torch.tensor([0, 1, 2]), (4,), temperature=1.0)
-    assert logprobs.requires_grad and not entropy.requires_grad
-
-
-def test_gradient_of_token_logprobs_matches_finite_differences():
-    logits = torch.randn(
-        2, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True
-    )
-
-    def chosen(values):
-        return token_logprobs(values, torch.tensor([1, 4]), (0, 5), temperature=0.7)[0]
-
-    assert torch.autograd.gradcheck(chosen, (logits,))
-
-
-def test_entropy_has_its_own_gradient_only_where_it_is_asked_for():
-    logits = torch.tensor([[0.3, -1.0, 2.0, 0.4, 0.1]], dtype=torch.float64, requires_grad=True)
-    arguments = logits, torch.tensor([2]), (3,), 0.5
-    _, plain = token_logprobs(*arguments)
-    logprobs, entropy = token_logprobs(*arguments, entropy_gradient=True)
-    assert not plain.requires_grad and torch.equal(plain, entropy)
-    (gradient,) = torch.autograd.grad(entropy.sum(), logits)
-    weights = np.exp(np.array([0.3, -1.0, 2.0, 0.1]) / 0.5)
-    p = weights / weights.sum()  # dH/dlogit_j = -p_j (log p_j + H) / temperature
-    expected = -p * (np.log(p) - (p * np.log(p)).sum()) / 0.5
-    assert gradient[0, [0, 1, 2, 4]].tolist() == pytest.approx(expected.tolist(), abs=1e-9)
-    assert gradient[0, 3].item() == pytest.approx(0.0, abs=1e-9)
-    with torch.no_grad():
-        assert not token_logprobs(*arguments, entropy_gradient=True)[1].requires_grad

@@ -1,4 +1,7 @@
-"""Several optimizer steps on a batch, by DeepSpeed on one and two ranks, against a plain loop in float64."""
+"""Several optimizer steps on a batch, by DeepSpeed on one and two ranks, against a plain loop in float64.
+
+Two ranks read the output head two tokens at a time, one rank all at once.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as multiprocessing
+from head_work import count_head_work
 from safetensors.torch import load_file, save_file
 
 from mixed_r1_ray.config import AlgoConfig, Config, GuardConfig, LearnerConfig, ModelConfig, RolloutConfig
@@ -23,6 +27,7 @@ LENGTHS = [[3, 7, 2], [5, 4], [2, 6], [8, 1, 3]]  # of the responses of four gro
 ADVANTAGES = [[1.0, -0.8, 0.3], [0.7, None], [-1.1, 0.9], [-0.5, 1.2, -0.4]]
 PICTURES = [1, 0, 2, 1]
 LEARNING_RATE, WARMUP, MAX_NORM = 3e-4, 3, 0.5
+ROWS_A_CHUNK = 2  # of two ranks
 CASES = {
     "trainer": dict(rollout_correction="token", rollout_correction_max=1.1),
     "rollout": dict(old_logprobs="rollout"),
@@ -135,8 +140,10 @@ def learn(rank: int, num_ranks: int, config: Config, batch: TrainBatch, folder: 
 
     tokens.ray = SimpleNamespace(get=list)  # references are the things themselves here
     learner = PolicyLearner(config, Rendezvous(f"file://{folder}/rendezvous", rank, num_ranks))
+    counts = count_head_work(learner, rows_a_chunk=ROWS_A_CHUNK if num_ranks > 1 else None)
     metrics = learner.update(batch)
     weights = learner.gather_weights()
+    (folder / f"head{rank}.json").write_text(json.dumps(counts))
     if rank == 0:
         save_file(weights, folder / "weights.safetensors")
         told = metrics | {"optimizer_steps": learner.optimizer_steps()}
@@ -161,6 +168,7 @@ def trained(tiny_checkpoints, tmp_path_factory) -> dict:
             pass
         metrics = json.loads((folder / "metrics.json").read_text())
         results[case, num_ranks] = load_file(folder / "weights.safetensors"), metrics
+        results[case, num_ranks, "head"] = [json.loads((folder / f"head{r}.json").read_text()) for r in range(num_ranks)]
     return results
 
 
@@ -182,6 +190,14 @@ def test_one_and_two_ranks_end_at_the_same_parameters(trained):
     assert farthest(trained["trainer", 1][0], trained["trainer", 2][0]) <= 1e-5
     one, two = trained["trainer", 1][1], trained["trainer", 2][1]
     assert one == pytest.approx(two, rel=1e-4, abs=1e-6)
+
+
+def test_ranks_with_different_numbers_of_chunks_gather_the_head_equally_often(trained):
+    """Each gather is a collective: one a chunk would leave the rank with more of them waiting for ever."""
+    one, two = trained["trainer", 2, "head"]
+    assert one["chunks"] != two["chunks"]
+    assert one["gathers"] == two["gathers"] == one["passes"] == two["passes"]
+    assert min(one["chunks"], two["chunks"]) > 2 * one["passes"]
 
 
 def test_what_counts_as_old_matters_here(trained):

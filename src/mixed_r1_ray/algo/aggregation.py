@@ -32,7 +32,7 @@ def sequence_mean_token_mean(response_lengths: torch.Tensor, batch: BatchSize) -
 
 def token_mean(response_lengths: torch.Tensor, batch: BatchSize) -> torch.Tensor:
     """Mean over all tokens of the global batch: 1 / tokens, (N,). dapo's and cispo's; verl: token-mean."""
-    return torch.full((int(response_lengths.sum()),), 1.0 / batch.num_tokens)
+    return _constant(1.0 / batch.num_tokens, response_lengths)
 
 
 def sequence_mean_token_sum_norm(response_lengths: torch.Tensor, batch: BatchSize) -> torch.Tensor:
@@ -41,7 +41,11 @@ def sequence_mean_token_sum_norm(response_lengths: torch.Tensor, batch: BatchSiz
     verl's seq-mean-token-sum-norm divides by the longest response only, so it is `samples` times as large.
     Source: Liu et al. 2025 (arXiv 2503.20783).
     """
-    return torch.full((int(response_lengths.sum()),), 1.0 / (batch.num_samples * batch.max_response_tokens))
+    return _constant(1.0 / (batch.num_samples * batch.max_response_tokens), response_lengths)
+
+
+def _constant(value: float, response_lengths: torch.Tensor) -> torch.Tensor:
+    return torch.full((int(response_lengths.sum()),), value, device=response_lengths.device)
 
 
 AGGREGATIONS: dict[str, Callable[[torch.Tensor, BatchSize], torch.Tensor]] = {

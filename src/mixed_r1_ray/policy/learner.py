@@ -17,11 +17,12 @@ from mixed_r1_ray.algo.aggregation import BatchSize
 from mixed_r1_ray.algo.objective import Objective
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.guard import Guard
+from mixed_r1_ray.policy.device import to_device, worker_device
 from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.policy.lora import MergedParameter, add_lora, adapters_off, merged_parameters
 from mixed_r1_ray.policy.microbatches import Microbatch, plan_microbatches
 from mixed_r1_ray.policy.minibatches import cut_minibatches
-from mixed_r1_ray.policy.packing import PackedGroups, pack
+from mixed_r1_ray.policy.packing import PackedGroups
 from mixed_r1_ray.policy.reading import read_logprobs
 from mixed_r1_ray.policy.statistics import Mismatch, UpdateStatistics
 from mixed_r1_ray.policy.tokens import SampleKey, TokenTensors, fetch_contents
@@ -47,8 +48,9 @@ class PolicyLearner:
         self.rank, self.num_ranks = rendezvous.rank, rendezvous.num_ranks
         torch.set_num_threads(config.learner.threads)
         torch.manual_seed(config.run.seed)
-        _join(rendezvous, config.learner.start_timeout_s)
-        self.engine = _zero3_engine(config)
+        self.device = worker_device("learner", config.learner.gpus_per_worker)
+        _join(rendezvous, self.device, config.learner.start_timeout_s)
+        self.engine = _zero3_engine(config, self.device)
         self.policy = self.engine.module
         self.adapter = self.policy.adapter
         self.objective = Objective(config.algo)
@@ -85,7 +87,7 @@ class PolicyLearner:
         own, mismatch = {}, Mismatch()
         for microbatch, tokens in self._planned(batch):
             with torch.no_grad():
-                logprobs, _ = self.engine(self._pack(tokens))
+                logprobs, _ = self.engine(self.policy.pack(tokens.prompts, tokens.responses))
             if not microbatch.filler:
                 mismatch.add(tokens, logprobs, batch.step - 1)
                 own |= tokens.by_sample(logprobs)
@@ -102,7 +104,7 @@ class PolicyLearner:
         planned = self._planned(batch)
         for number, (microbatch, tokens) in enumerate(planned):
             self.engine.set_gradient_accumulation_boundary(number == len(planned) - 1)
-            packed = self._pack(tokens)
+            packed = self.policy.pack(tokens.prompts, tokens.responses)
             tokens = self._with_reference(tokens, packed)
             logprobs, entropy = self.engine(packed)
             old_logprobs = self._taken_as_old(tokens, logprobs.detach(), old)
@@ -123,18 +125,16 @@ class PolicyLearner:
             return tokens.rollout_logprobs
         if not old:  # one update a batch: the old policy is this one, and every ratio is 1
             return logprobs
-        return torch.cat([old[sample] for sample in tokens.samples]).to(logprobs.device)
+        return to_device(torch.cat([old[sample] for sample in tokens.samples]), self.device)
 
     def _planned(self, batch: TrainBatch) -> list[tuple[Microbatch, TokenTensors]]:
-        """This rank's microbatches with their tokens."""
+        """This rank's microbatches with their tokens, on its device."""
         plan = plan_microbatches(batch, self.num_ranks, self.config.learner.microbatch_tokens)[self.rank]
         contents = fetch_contents(batch, plan)
         for prompt_id, content in contents.items():
             self.guard.check_staleness(batch.step, prompt_id, GroupInfo.of(content.group).oldest_version)
-        return [(microbatch, TokenTensors.of(microbatch, batch, contents)) for microbatch in plan]
-
-    def _pack(self, tokens: TokenTensors) -> PackedGroups:
-        return pack(tokens.prompts, tokens.responses, self.adapter, self.policy.model)
+        tokens = [to_device(TokenTensors.of(microbatch, batch, contents), self.device) for microbatch in plan]
+        return list(zip(plan, tokens, strict=True))
 
     def _step(self) -> dict[str, float]:
         """Applies the gradient."""
@@ -212,14 +212,17 @@ def _num_bytes(merged: MergedParameter) -> int:
     return sum(source.ds_numel * source.element_size() for source in merged.sources)
 
 
-def _join(rendezvous: Rendezvous, timeout_s: float) -> None:
+def _join(rendezvous: Rendezvous, device: torch.device, timeout_s: float) -> None:
     """Joins the ranks' process group; DeepSpeed finds it there."""
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
     os.environ.update(
-        RANK=str(rendezvous.rank), WORLD_SIZE=str(rendezvous.num_ranks), LOCAL_RANK="0", LOCAL_SIZE="1"
+        RANK=str(rendezvous.rank),
+        WORLD_SIZE=str(rendezvous.num_ranks),
+        LOCAL_RANK="0",  # of the GPUs that it sees
+        LOCAL_SIZE="1",
+        DS_ACCELERATOR=device.type,  # read when DeepSpeed is imported; left alone it takes any GPU that it sees
     )
     dist.init_process_group(
-        backend,
+        "nccl" if device.type == "cuda" else "gloo",
         init_method=rendezvous.address,
         rank=rendezvous.rank,
         world_size=rendezvous.num_ranks,
@@ -227,7 +230,7 @@ def _join(rendezvous: Rendezvous, timeout_s: float) -> None:
     )
 
 
-def _zero3_engine(config: Config):
+def _zero3_engine(config: Config, device: torch.device):
     """The policy as a DeepSpeed ZeRO-3 engine; weights are partitioned while they load."""
     import deepspeed
     from transformers.integrations import HfDeepSpeedConfig
@@ -251,12 +254,14 @@ def _zero3_engine(config: Config):
         trained, lr=learner.learning_rate, betas=tuple(learner.betas), weight_decay=learner.weight_decay
     )
     engine, *_ = deepspeed.initialize(model=policy, optimizer=optimizer, config=settings, dist_init_required=False)
+    for buffer in policy.buffers():
+        buffer.data = buffer.data.to(device)  # ZeRO-3 places parameters alone
     engine.eval()  # no dropout: the distribution that is trained is the one that was sampled from
     return engine
 
 
 def _deepspeed_settings(config: Config) -> dict:
-    pinned = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    pinned = {"device": "cpu", "pin_memory": config.learner.gpus_per_worker > 0}
     offload = {"offload_optimizer": pinned} if config.learner.offload == "optimizer" else {}
     return {
         "train_micro_batch_size_per_gpu": 1,

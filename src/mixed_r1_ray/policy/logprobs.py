@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import nn
 
-from mixed_r1_ray.policy.packing import PackedGroups
-from mixed_r1_ray.vlm.base import BANNED_BIAS, VLMAdapter
+from mixed_r1_ray.policy.device import to_device
+from mixed_r1_ray.policy.head import TokenLogprobs
+from mixed_r1_ray.policy.packing import PackedGroups, pack
+from mixed_r1_ray.types import PromptInputs
+from mixed_r1_ray.vlm.base import VLMAdapter
 
 
 class PolicyModel(nn.Module):
@@ -16,14 +22,23 @@ class PolicyModel(nn.Module):
     a response token is predicted.
     """
 
-    entropy_gradient = False  # an entropy bonus wants one; it costs several (N, V) tensors
+    entropy_gradient = False  # an entropy bonus wants one
 
     def __init__(self, model: nn.Module, adapter: VLMAdapter, temperature: float, train_vision: bool = True):
         super().__init__()
         self.model = model
+        self.token_logprobs = TokenLogprobs(model.lm_head)
         self.adapter = adapter
         self.temperature = temperature
         self.train_vision = train_vision
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def pack(self, prompts: Sequence[PromptInputs], responses: Sequence[Sequence[np.ndarray]]) -> PackedGroups:
+        """As `packing.pack`, on the policy's device."""
+        return to_device(pack(prompts, responses, self.adapter, self.model), self.device)
 
     def forward(self, packed: PackedGroups) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probability and entropy of the distribution each response token was drawn from, float32 (N,) each.
@@ -38,9 +53,8 @@ class PolicyModel(nn.Module):
             position_ids=_text_positions(packed.position_ids),
             use_cache=False,
         ).last_hidden_state
-        logits = self.model.lm_head(hidden.flatten(0, 1)[packed.source_index]).float()
-        banned = self.adapter.banned_token_ids
-        return token_logprobs(logits, packed.target_ids, banned, self.temperature, self.entropy_gradient)
+        predicting, banned = hidden.flatten(0, 1)[packed.source_index], self.adapter.banned_token_ids
+        return self.token_logprobs(predicting, packed.target_ids, banned, self.temperature, self.entropy_gradient)
 
     def _insert_pictures(self, embeddings: torch.Tensor, packed: PackedGroups) -> torch.Tensor:
         """Without pictures a blank one is looked at in vain: ZeRO-3 gathers the tower's weights on all ranks or hangs."""
@@ -54,23 +68,6 @@ class PolicyModel(nn.Module):
         if not packed.pixels:
             return embeddings + 0.0 * features.sum()
         return embeddings.masked_scatter(placeholders.unsqueeze(-1), features)
-
-
-def token_logprobs(
-    logits: torch.Tensor,
-    target_ids: torch.Tensor,
-    banned_token_ids: tuple[int, ...],
-    temperature: float,
-    entropy_gradient: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of each target and entropy of each row: logits (N, V), targets (N,) -> (N,), (N,)."""
-    bias = torch.zeros(logits.shape[-1], dtype=logits.dtype, device=logits.device)
-    bias[list(banned_token_ids)] = BANNED_BIAS
-    logprobs = torch.log_softmax((logits + bias) / temperature, dim=-1)
-    chosen = logprobs.gather(-1, target_ids.unsqueeze(-1)).squeeze(-1)
-    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-        entropy = -(logprobs.exp() * logprobs).sum(-1)
-    return chosen, entropy
 
 
 def _text_positions(position_ids: torch.Tensor) -> torch.Tensor:

@@ -39,7 +39,10 @@ def pack(
     adapter: VLMAdapter,
     model: torch.nn.Module,
 ) -> PackedGroups:
-    """Packs one row a prompt. responses[b]: the token ids, (T,), of each response to prompt b; none may be empty."""
+    """Packs one row a prompt, on the CPU.
+
+    responses[b]: the token ids, (T,), of each response to prompt b; none may be empty.
+    """
     rows = [_Row.lay_out(prompt, row, adapter, model) for prompt, row in zip(prompts, responses, strict=True)]
     length = max(len(row.input_ids) for row in rows)
     return PackedGroups(

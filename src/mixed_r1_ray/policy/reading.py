@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from mixed_r1_ray.policy.device import to_device
 from mixed_r1_ray.policy.logprobs import PolicyModel
 from mixed_r1_ray.policy.lora import adapters_off
-from mixed_r1_ray.policy.packing import PackedGroups, pack
+from mixed_r1_ray.policy.packing import PackedGroups
 from mixed_r1_ray.types import PromptInputs, Reading
 
 
@@ -28,7 +29,7 @@ def read_logprobs(
     """
     if reading.pictures is not None:
         prompts = [replace(prompt, pixels=reading.pictures.pixels) for prompt in prompts]
-    packed = pack(prompts, responses, policy.adapter, policy.model)
+    packed = policy.pack(prompts, responses)
     if reading.own_positions:
         packed = replace(packed, position_ids=_own_positions(policy, packed, prompts, responses))
     if reading.shift:
@@ -37,7 +38,7 @@ def read_logprobs(
     with _supposing(policy, reading):
         logprobs, _ = forward(packed)
     lengths = [sum(len(response) for response in row) for row in responses]
-    return [part.numpy() for part in logprobs.split(lengths)]
+    return [part.numpy() for part in logprobs.cpu().split(lengths)]
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def _own_positions(
     responses: Sequence[Sequence[np.ndarray]],
 ) -> torch.Tensor:
     """Like PackedGroups.position_ids, each sample's from what transformers gives prompt and response as one text."""
-    positions = torch.zeros_like(packed.position_ids)
+    positions = torch.zeros_like(packed.position_ids, device="cpu")
     for row, (prompt, row_responses) in enumerate(zip(prompts, responses, strict=True)):
         place = length = len(prompt.input_ids)
         for response in row_responses:
@@ -67,7 +68,7 @@ def _own_positions(
             positions[:, row, :length] = own[:, :length]
             positions[:, row, place : place + len(response)] = own[:, length:]
             place += len(response)
-    return positions
+    return to_device(positions, policy.device)
 
 
 def _positions_of(policy: PolicyModel, prompt: PromptInputs, response: np.ndarray) -> torch.Tensor:

@@ -7,8 +7,8 @@ import ray
 import torch
 
 from mixed_r1_ray.config import Config
+from mixed_r1_ray.policy.device import worker_device
 from mixed_r1_ray.policy.loading import load_policy
-from mixed_r1_ray.policy.packing import pack
 from mixed_r1_ray.types import Group, PromptInputs
 from mixed_r1_ray.whereabouts import observed
 
@@ -23,7 +23,8 @@ class ReferenceWorker:
 
     def __init__(self, config: Config):
         torch.set_num_threads(config.reference.threads)
-        self.policy = load_policy(config.model, config.rollout.temperature).eval().requires_grad_(False)
+        device = worker_device("reference", config.reference.gpus_per_worker)
+        self.policy = load_policy(config.model, config.rollout.temperature).eval().requires_grad_(False).to(device)
 
     def ready(self) -> bool:
         return True
@@ -33,6 +34,6 @@ class ReferenceWorker:
     def logprobs(self, inputs: PromptInputs, group: Group) -> tuple[bool, tuple[np.ndarray, ...]]:
         """That it is done, for the driver, and log-probabilities of each response's tokens, float32 (T,) each."""
         responses = [rollout.token_ids for rollout in group.rollouts]
-        packed = pack([inputs], [responses], self.policy.adapter, self.policy.model)
-        logprobs, _ = self.policy(packed)
-        return True, tuple(part.numpy() for part in logprobs.split(packed.response_lengths.tolist()))
+        logprobs, _ = self.policy(self.policy.pack([inputs], [responses]))
+        lengths = [len(response) for response in responses]
+        return True, tuple(part.numpy() for part in logprobs.cpu().split(lengths))

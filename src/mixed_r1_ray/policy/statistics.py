@@ -26,8 +26,8 @@ class UpdateStatistics:
         self, logprobs: torch.Tensor, old_logprobs: torch.Tensor, entropy: torch.Tensor, terms: Terms
     ) -> None:
         """Adds one microbatch: logprobs, old_logprobs, entropy (N,), without gradient."""
-        correction, zero = terms.correction, torch.zeros((), dtype=torch.float64)
-        self.sums += torch.stack(
+        correction, zero = terms.correction, torch.zeros((), dtype=torch.float64, device=logprobs.device)
+        sums = torch.stack(
             [
                 (terms.policy.loss.detach() * terms.weights).double().sum(),
                 zero if terms.kl is None else terms.kl.double().sum(),
@@ -39,6 +39,7 @@ class UpdateStatistics:
                 zero if correction is None else correction.bounded.double().sum(),
             ]
         )
+        self.sums += sums.cpu()
         self.has_reference |= terms.kl is not None
 
     def reduce(self) -> UpdateStatistics:

@@ -176,15 +176,13 @@ def _accumulate_gradients(policy, batch: list[_PictureRow]) -> float:
 def _negative_log_likelihood(policy, rows: list[_PictureRow]):
     import torch
 
-    from mixed_r1_ray.policy.packing import pack
-
     adapter = policy.adapter
     opening = adapter.prompt_text("", num_images=1)
     pictures = [adapter.encode(opening, [decode_image(row.image)]) for row in rows]
     pictures = [
         replace(picture, input_ids=picture.input_ids[:-1]) for picture in pictures
     ]  # without ASSISTANT
-    packed = pack(pictures, [[ids for ids, _ in row.questions] for row in rows], adapter, policy.model)
+    packed = policy.pack(pictures, [[ids for ids, _ in row.questions] for row in rows])
     answered = torch.cat([torch.arange(len(ids)) >= asked for row in rows for ids, asked in row.questions])
     logprobs, _ = policy(packed)
     return -logprobs[answered].sum()
