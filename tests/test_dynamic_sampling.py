@@ -113,8 +113,9 @@ class Stack:
     def collect(self, rows):
         return [(telling if self.tells(row) else flat)(row, TYPES[row]) for row in rows]
 
-    def await_references(self, experiences, step):
-        self.judged = [one.prompt.prompt_id for one in experiences]
+    def judged(self, experiences, step):
+        self.judged_ids = [one.prompt.prompt_id for one in experiences]
+        return experiences
 
 
 def test_further_prompts_are_drawn_until_every_type_has_its_share_of_telling_groups():
@@ -124,7 +125,7 @@ def test_further_prompts_are_drawn_until_every_type_has_its_share_of_telling_gro
         kinds = [one.prompt.reward_type for one in sampled.batch]
         assert sorted(kinds) == ["chart", "chart", "iou", "iou"]
         assert all(one.rewards[0].total != one.rewards[1].total for one in sampled.batch)
-        assert stack.judged == [one.prompt.prompt_id for one in sampled.batch]
+        assert stack.judged_ids == [one.prompt.prompt_id for one in sampled.batch]
     drawn = [row for rows in stack.asked for row in rows]
     assert len(drawn) > 12 and max(drawn.count(row) for row in drawn) == 1 and stack.warnings == []
 

@@ -15,16 +15,20 @@ from mixed_r1_ray.config import AlgoConfig, Config, RewardConfig, RolloutConfig
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.experience import (
     Experience,
-    Judged,
     Scorer,
     check_unscored,
     make_batch,
     overlong_metrics,
     rollout_rows,
 )
+from mixed_r1_ray.policy import reference_pool
+from mixed_r1_ray.policy.reference_pool import Judged, ReferencePool
 from mixed_r1_ray.rollout.pool import FinishedGroup
 from mixed_r1_ray.runtime.metric_names import check_names
+from mixed_r1_ray.turns import Turns
 from mixed_r1_ray.types import BoxFrame, Group, GroupInfo, Prompt, RewardBreakdown, Rollout
+
+NO_REFERENCE = ReferencePool([], 1.0)
 
 
 def prompt(prompt_id: str, num_tokens: int = 10) -> Prompt:
@@ -157,13 +161,13 @@ def test_each_group_is_scored_before_the_next_one_is_waited_for():
             assert len(rewards.submitted) == number
             yield finished(name)
 
-    pending = Scorer(rewards, [], 1.0, print).submit_all(stream(), progress=0.3)
+    pending = Scorer(rewards, NO_REFERENCE, print).submit_all(stream(), progress=0.3)
     assert rewards.submitted == [(name, f"group of {name}", 2, 0.3) for name in "cab"]
     assert [part.reference for part in pending] == [None] * 3
 
 
 def test_experiences_come_in_the_order_of_prompt_ids_whichever_was_finished_first():
-    scorer = Scorer(Rewards(), [], 1.0, print)
+    scorer = Scorer(Rewards(), NO_REFERENCE, print)
     collected = scorer.collect(scorer.submit_all(map(finished, "cab")))
     assert [part.prompt.prompt_id for part in collected] == ["a", "b", "c"]
     assert [part.rewards[0].detail for part in collected] == ["a", "b", "c"]
@@ -174,7 +178,7 @@ def test_samples_that_could_not_be_scored_are_told_when_they_are_collected():
     told = []
     rewards = Rewards()
     rewards.collect = lambda pending: (reward(1.0), reward(None, "ValueError: bad"))
-    scorer = Scorer(rewards, [], 1.0, told.append)
+    scorer = Scorer(rewards, NO_REFERENCE, told.append)
     scorer.collect(scorer.submit_all(map(finished, "ba")))
     assert len(told) == 1 and "2 samples" in told[0]
     assert "prompt 'a', sample 1 (source shapes): ValueError: bad" in told[0]
@@ -182,7 +186,7 @@ def test_samples_that_could_not_be_scored_are_told_when_they_are_collected():
 
 def test_references_take_turns_and_each_group_keeps_its_own_answer():
     actors, asked = references(2)
-    scorer = Scorer(Rewards(), actors, 1.0, print)
+    scorer = Scorer(Rewards(), ReferencePool(actors, 1.0), print)
     collected = scorer.collect(scorer.submit_all(map(finished, "cab")))
     assert {number for number, _, _ in asked} == {0, 1}
     assert [(inputs, group) for _, inputs, group in asked] == [
@@ -193,20 +197,41 @@ def test_references_take_turns_and_each_group_keeps_its_own_answer():
 
 def test_evaluation_asks_no_reference():
     actors, asked = references(1)
-    Scorer(Rewards(), actors, 1.0, print).submit_all([finished("a")], with_reference=False)
+    Scorer(Rewards(), ReferencePool(actors, 1.0), print).submit_all([finished("a")], with_reference=False)
     assert asked == []
 
 
-def test_reference_answers_are_awaited_by_name_and_deadline(monkeypatch):
-    waited = {}
-    monkeypatch.setattr(module, "fetch", lambda refs, **how: waited.update(refs=refs, **how))
-    groups = [
-        experience("a", [1.0], (1,)),
-        Experience(prompt("b"), finished("b").info, "g", (reward(1.0),), None),
-    ]
-    Scorer(Rewards(), [], 12.0, print).await_references(groups, step=5)
-    assert waited["refs"] == ["reference of a done"]
+@pytest.fixture
+def waited(monkeypatch) -> dict:
+    """What was waited for, and how."""
+    waited: dict = {}
+    monkeypatch.setattr(reference_pool, "fetch", lambda refs, **how: waited.update(refs=refs, **how))
+    return waited
+
+
+def test_reference_answers_are_awaited_by_name_and_deadline(waited):
+    scorer = Scorer(Rewards(), ReferencePool(references(1)[0], 12.0), print)
+    groups = [experience("a", [1.0], (1,)), experience("b", [1.0], (1,))]
+    assert scorer.judged(groups, step=5) == groups
+    assert waited["refs"] == ["reference of a done", "reference of b done"]
     assert "step 5" in waited["what"] and waited["deadline_s"] == 12.0
+
+
+def test_without_a_reference_nothing_is_awaited(waited):
+    groups = [experience("a", [1.0], (1,))]
+    assert Scorer(Rewards(), NO_REFERENCE, print).judged(groups, step=5) == groups and waited == {}
+
+
+def test_a_reference_on_shared_gpus_is_asked_when_all_groups_are_there_and_has_its_turn(waited):
+    turns, taken = Turns({"reference": list}, 1.0), []
+    turns.take = taken.append
+    actors, asked = references(1)
+    scorer = Scorer(Rewards(), ReferencePool(actors, 1.0, turns), print)
+    collected = scorer.collect(scorer.submit_all(map(finished, "ab")))
+    assert asked == [] and taken == [] and [one.reference for one in collected] == [None, None]
+    judged = scorer.judged(collected, step=5)
+    assert [one.reference.logprobs for one in judged] == ["logprobs 1", "logprobs 2"]
+    assert set(taken) == {"reference"} and waited["refs"] == ["done 1", "done 2"]
 
 
 def test_metrics_get_what_was_scored_and_how_long_it_was():

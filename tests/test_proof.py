@@ -17,6 +17,7 @@ from mixed_r1_ray.guard import Guard, MismatchError, NumericsError
 from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.policy.reading import read_logprobs
 from mixed_r1_ray.rollout.pool import FinishedGroup
+from mixed_r1_ray.policy.reference_pool import ReferencePool
 from mixed_r1_ray.types import Group, GroupInfo, Prompt, Reading, Rollout
 
 CONFIGURED = Reading()
@@ -100,7 +101,7 @@ class Rollouts:
 
 def prove(policy, prompts, readings=CONFIGURED, noise=0.0, guard=GUARD, references=()):
     learners = Learners(policy)
-    return proof.prove(prompts, Rollouts(learners, readings, noise), learners, list(references), guard, step=0)
+    return proof.prove(prompts, Rollouts(learners, readings, noise), learners, ReferencePool(references, 60.0), guard, step=0)
 
 
 def test_where_both_read_alike_the_proof_holds(policy, prompts):
@@ -158,4 +159,4 @@ def test_a_reference_that_is_another_model_stops_step_0(policy, prompts):
 
     reference = SimpleNamespace(logprobs=SimpleNamespace(remote=away))
     with pytest.raises(NumericsError, match="guard.max_initial_kl"):
-        proof.prove(prompts, Rollouts(learners), learners, [reference], GUARD, step=0)
+        proof.prove(prompts, Rollouts(learners), learners, ReferencePool([reference], 60.0), GUARD, step=0)

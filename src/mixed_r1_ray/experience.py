@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import mul
 from statistics import fmean
 
@@ -18,6 +18,7 @@ from mixed_r1_ray.algo.advantages import (
 from mixed_r1_ray.algo.overlong import soft_overlong_penalty
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.policy.reference_pool import Judged, ReferencePool
 from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.rewards.pool import PendingScore, RewardPool
 from mixed_r1_ray.rewards.unscored import Unscored, UnscoredWarnings, count_by_source, find_unscored
@@ -25,14 +26,6 @@ from mixed_r1_ray.rollout.pool import FinishedGroup
 from mixed_r1_ray.runtime.metrics import ScoredGroup
 from mixed_r1_ray.runtime.rollout_log import RolloutRow
 from mixed_r1_ray.types import BoxFrame, Group, GroupInfo, Prompt, RewardBreakdown, TrainBatch, TrainGroup
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A reference's answer: whether it is done, small enough for the driver, and the log-probabilities."""
-
-    done: ObjectRef
-    logprobs: ObjectRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +60,14 @@ class PendingExperience:
 
 
 class Scorer:
-    """Sends each group to the rewards and, if there is one, to the reference, the moment it is finished."""
+    """Sends each group to the rewards and, if there is one, to the reference, the moment it is finished.
 
-    def __init__(
-        self,
-        rewards: RewardPool,
-        references: Sequence,
-        reference_timeout_s: float,
-        warn: Callable[[str], None],
-    ):
-        self.rewards = rewards
+    A reference that shares the engines' GPUs is asked when the step's groups are all there.
+    """
+
+    def __init__(self, rewards: RewardPool, references: ReferencePool, warn: Callable[[str], None]):
+        self.rewards, self.references = rewards, references
         self.unscored_warnings = UnscoredWarnings(warn)
-        self.references = list(references)
-        self.reference_timeout_s = reference_timeout_s
-        self._turn = 0
 
     def submit_all(
         self, groups: Iterable[FinishedGroup], progress: float = 0.0, with_reference: bool = True
@@ -95,9 +82,8 @@ class Scorer:
         prompt, num_samples = finished.prompt, len(finished.info.response_lengths)
         score = self.rewards.submit(prompt, finished.group, num_samples, progress)
         reference = None
-        if with_reference and self.references:
-            self._turn = (self._turn + 1) % len(self.references)
-            reference = Judged(*self.references[self._turn].logprobs.remote(prompt.inputs, finished.group))
+        if with_reference and self.references and self.references.at_once:
+            reference = self.references.ask(prompt.inputs, finished.group)
         return PendingExperience(finished, score, reference)
 
     def advance(self) -> None:
@@ -120,10 +106,16 @@ class Scorer:
         self.unscored_warnings.add(sample for experience in experiences for sample in experience.unscored())
         return experiences
 
-    def await_references(self, experiences: Sequence[Experience], step: int) -> None:
-        """Returns when all reference log-probabilities are made."""
-        refs = [experience.reference.done for experience in experiences if experience.reference is not None]
-        fetch(refs, what=f"reference judging step {step}", deadline_s=self.reference_timeout_s)
+    def judged(self, experiences: Sequence[Experience], step: int) -> list[Experience]:
+        """The same, where there is a reference with its log-probabilities, when all of them are made."""
+        if not self.references:
+            return list(experiences)
+        experiences = [
+            one if one.reference else replace(one, reference=self.references.ask(one.prompt.inputs, one.group))
+            for one in experiences
+        ]
+        self.references.wait([one.reference for one in experiences], f"reference judging step {step}")
+        return experiences
 
 
 def check_unscored(step: int, experiences: Sequence[Experience], allowed: float) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from mixed_r1_ray.diagnosis import Diagnosis, mismatch
 from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.policy.group import LearnerGroup
+from mixed_r1_ray.policy.reference_pool import ReferencePool
 from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.rollout.pool import FinishedGroup, RolloutPool
 from mixed_r1_ray.types import Prompt, Reading, SamplingConfig
@@ -20,7 +21,7 @@ def prove(
     prompts: Sequence[Prompt],
     rollout: RolloutPool,
     learners: LearnerGroup,
-    references: Sequence,
+    references: ReferencePool,
     guard: Guard,
     step: int,
 ) -> float:
@@ -48,14 +49,14 @@ def prove(
 def _check_reference(
     groups: Sequence[FinishedGroup],
     trainer: Sequence[np.ndarray],
-    references: Sequence,
+    references: ReferencePool,
     learners: LearnerGroup,
     guard: Guard,
 ) -> None:
     """Where there is one: an actor, or under LoRA the learners' model without its adapters."""
     if references:
-        judged = [references[0].logprobs.remote(one.prompt.inputs, one.group)[1] for one in groups]
-        answers = fetch(judged, what="reference judging probes", deadline_s=600.0)
+        judged = [references.ask(one.prompt.inputs, one.group).logprobs for one in groups]
+        answers = fetch(judged, what="reference judging probes", deadline_s=references.timeout_s)
         reference = [np.concatenate(answer) for answer in answers]
     elif learners.config.learner.lora_rank:
         reference = learners.logprobs(groups, Reading(adapters=False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,7 @@ class Sampler:
         sampled = self._refilled(step, batch.rows, generated, clock) if self.draws else Sampled(generated, generated)
         check_unscored(step, sampled.generated, self.config.reward.max_unscored_fraction)
         with clock.phase("reference"):
-            self.scorer.await_references(sampled.batch, step)
-        return sampled
+            return replace(sampled, batch=self.scorer.judged(sampled.batch, step))
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Writes what was generated ahead into `folder`; what else a continued run needs, as JSON."""

@@ -18,6 +18,7 @@ from mixed_r1_ray.evaluation import Evaluator
 from mixed_r1_ray.experience import Scorer
 from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.policy.group import LearnerGroup
+from mixed_r1_ray.policy.reference_pool import ReferencePool
 from mixed_r1_ray.quickstart import SYNTHETIC, build_missing
 from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.rewards.pool import RewardPool
@@ -25,6 +26,7 @@ from mixed_r1_ray.rollout.pool import RolloutPool
 from mixed_r1_ray.runtime.journal import Journal
 from mixed_r1_ray.runtime.run_dir import RunDir
 from mixed_r1_ray.sampler import Sampler
+from mixed_r1_ray.turns import Turns
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Parts:
     train_data: PromptLoader
     rollout: RolloutPool
     learners: LearnerGroup
-    references: list
+    references: ReferencePool
     guard: Guard
     evaluator: Evaluator | None
     eval_pictures: Callable[[list[str]], dict[str, bytes]]
@@ -69,11 +71,12 @@ def start_parts(
     """Waits until all actors are ready and hands them over. Raises UserError naming what could not be started."""
     rows = {split: _describe(actors, split, config, journal) for split in splits}
     order = make_order(rows["train"].rows, config, journal.warn)
-    learners = LearnerGroup(actors.of("learner"), config)
+    turns = make_turns(actors, config)
+    learners = LearnerGroup(actors.of("learner"), config, turns)
     journal.say("starting learners")
     learners.start()
     await_ready(actors, config, journal.say)
-    rollout, scorer = make_pools(actors, config, journal.warn)
+    rollout, scorer = make_pools(actors, config, journal.warn, turns)
     loaders = {
         split: PromptLoader(
             actors.of("data"),
@@ -95,7 +98,7 @@ def start_parts(
         train_data=loaders["train"],
         rollout=rollout,
         learners=learners,
-        references=actors.of("reference"),
+        references=scorer.references,
         guard=Guard.from_config(config),
         evaluator=evaluator,
         eval_pictures=_PictureSource(actors, "eval" in splits),
@@ -104,10 +107,20 @@ def start_parts(
     )
 
 
-def make_pools(actors: Actors, config: Config, warn: Callable[[str], None]) -> tuple[RolloutPool, Scorer]:
+def make_turns(actors: Actors, config: Config) -> Turns | None:
+    """Among the roles that share GPUs, if any do."""
+    if not config.cluster.share_gpus:
+        return None
+    sharers = [role for role in ("rollout", "learner", "reference") if getattr(config, role).gpus_per_worker]
+    return Turns({role: partial(actors.of, role) for role in sharers}, config.rollout.start_timeout_s)
+
+
+def make_pools(
+    actors: Actors, config: Config, warn: Callable[[str], None], turns: Turns | None = None
+) -> tuple[RolloutPool, Scorer]:
     """What samples answers, and what scores them."""
     rewards = RewardPool.from_config(actors.of("reward"), config.reward, warn)
-    scorer = Scorer(rewards, actors.of("reference"), config.reference.timeout_s, warn)
+    references = ReferencePool(actors.of("reference"), config.reference.timeout_s, turns)
     rollout = RolloutPool(
         actors.of("rollout"),
         config.rollout.timeout_s,
@@ -115,8 +128,9 @@ def make_pools(actors: Actors, config: Config, warn: Callable[[str], None]) -> t
         renew=partial(actors.replace, "rollout"),
         max_restarts=config.cluster.max_restarts,
         warn=warn,
+        turns=turns,
     )
-    return rollout, scorer
+    return rollout, Scorer(rewards, references, warn)
 
 
 def _describe(actors: Actors, split: str, config: Config, journal: Journal) -> SplitInfo:

@@ -30,6 +30,12 @@ def worker_device(role: str, gpus: int) -> torch.device:
     return torch.device("cuda", 0)  # Ray shows a worker its own GPU alone
 
 
+def free_cached_memory() -> None:
+    """Gives back what torch keeps of a GPU for later, so that other processes can have it."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def to_device(content: Content, device: torch.device) -> Content:
     """`content` with all its tensors on `device`: a tensor, or a dataclass, tuple or mapping of such; all else stays.
 

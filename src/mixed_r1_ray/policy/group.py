@@ -12,6 +12,7 @@ from mixed_r1_ray.config import Config
 from mixed_r1_ray.policy.learner import Rendezvous
 from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.rollout.pool import FinishedGroup
+from mixed_r1_ray.turns import Turns, no_turns
 from mixed_r1_ray.types import Reading, SaveRequest, TrainBatch, WeightUpdate
 
 AS_CONFIGURED = Reading()
@@ -21,9 +22,10 @@ SPARE_S = 30.0  # for an answer after the ranks' own deadline
 class LearnerGroup:
     """Calls go to all ranks at once: each is a collective."""
 
-    def __init__(self, workers: Sequence, config: Config):
+    def __init__(self, workers: Sequence, config: Config, turns: Turns | None = None):
         self.workers = list(workers)
         self.config = config
+        self._turns = turns or no_turns()
         self._meeting: TemporaryDirectory | None = None  # for as long as the ranks live
 
     def start(self) -> None:
@@ -72,6 +74,7 @@ class LearnerGroup:
         self._all("load", lambda rank: (str(folder),), f"reading {folder}")
 
     def _all(self, method: str, arguments, doing: str, timeout_s: float | None = None, meanwhile=None) -> list:
+        self._turns.take("learner")
         answers = [getattr(worker, method).remote(*arguments(rank)) for rank, worker in enumerate(self.workers)]
         deadline_s = timeout_s or self.config.learner.timeout_s
         what = f"learner ranks 0-{len(answers) - 1} {doing}"

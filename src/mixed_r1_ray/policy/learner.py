@@ -17,7 +17,7 @@ from mixed_r1_ray.algo.aggregation import BatchSize
 from mixed_r1_ray.algo.objective import Objective
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.guard import Guard
-from mixed_r1_ray.policy.device import to_device, worker_device
+from mixed_r1_ray.policy.device import free_cached_memory, to_device, worker_device
 from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.policy.lora import MergedParameter, add_lora, adapters_off, merged_parameters
 from mixed_r1_ray.policy.microbatches import Microbatch, plan_microbatches
@@ -162,6 +162,15 @@ class PolicyLearner:
         """
         with torch.no_grad():
             return read_logprobs(self.engine, self.policy, prompts, responses, reading)
+
+    def sleep(self) -> None:
+        """Moves parameters, gradients and AdamW's state to host memory, and leaves the GPU to others."""
+        self.engine.offload_states(pin_memory=self.device.type == "cuda")
+        free_cached_memory()
+
+    def wake(self) -> None:
+        """Moves them back."""
+        self.engine.reload_states()
 
     def weights(self, version: int) -> WeightUpdate | None:
         """All parameters, by the checkpoint's names, in the object store. Rank 0 returns them; all ranks must call."""

@@ -7,7 +7,7 @@ import ray
 import torch
 
 from mixed_r1_ray.config import Config
-from mixed_r1_ray.policy.device import worker_device
+from mixed_r1_ray.policy.device import free_cached_memory, worker_device
 from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.types import Group, PromptInputs
 from mixed_r1_ray.whereabouts import observed
@@ -23,11 +23,22 @@ class ReferenceWorker:
 
     def __init__(self, config: Config):
         torch.set_num_threads(config.reference.threads)
-        device = worker_device("reference", config.reference.gpus_per_worker)
-        self.policy = load_policy(config.model, config.rollout.temperature).eval().requires_grad_(False).to(device)
+        self.device = worker_device("reference", config.reference.gpus_per_worker)
+        self.policy = load_policy(config.model, config.rollout.temperature).eval().requires_grad_(False)
+        if not config.cluster.share_gpus:
+            self.wake()
 
     def ready(self) -> bool:
         return True
+
+    def wake(self) -> None:
+        """To its GPU, if it has one. Where others share that, it begins on the host."""
+        self.policy.to(self.device)
+
+    def sleep(self) -> None:
+        """Off its GPU."""
+        self.policy.to("cpu")
+        free_cached_memory()
 
     @torch.inference_mode()
     @ray.method(num_returns=2)

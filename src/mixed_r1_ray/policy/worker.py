@@ -40,6 +40,16 @@ class LearnerWorker:
     def start(self, rendezvous: Rendezvous) -> None:
         self.learner = PolicyLearner(self.config, rendezvous)
 
+    def sleep(self) -> None:
+        """Off its GPU."""
+        if self.learner is not None:
+            self.learner.sleep()
+
+    def wake(self) -> None:
+        """Back to its GPU. Before `start` there is nothing to bring there."""
+        if self.learner is not None:
+            self.learner.wake()
+
     def update(self, batch: TrainBatch) -> dict[str, float]:
         if self.saving is not None:
             self.saving.raise_failure()

@@ -65,6 +65,14 @@ class Engine:
         self.llm.llm_engine.reset_encoder_cache()
         self.version = version
 
+    def sleep(self) -> None:
+        """Weights go to the host, the KV cache is forgotten. Level 1 (choice): no sync has to follow before it works."""
+        self.llm.sleep(level=1)
+
+    def wake(self) -> None:
+        """Back again; what is cached of pictures and prefixes is made anew."""
+        self.llm.wake_up()
+
     def _params(self, request: EngineRequest, sampling: SamplingConfig, step: int):
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -130,6 +138,7 @@ def _gpu_arguments(config: Config) -> dict:
         # In a placement group vLLM would otherwise ask Ray for workers of its own.
         "distributed_executor_backend": "mp" if config.rollout.gpus_per_worker > 1 else None,
         "gpu_memory_utilization": config.rollout.gpu_memory_fraction,
+        "enable_sleep_mode": config.cluster.share_gpus,
     }
 
 

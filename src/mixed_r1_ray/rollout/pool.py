@@ -15,6 +15,7 @@ from ray import ObjectRef, ObjectRefGenerator
 
 from mixed_r1_ray.remote import ActorFailure, BeyondRepair, fetch, first_made
 from mixed_r1_ray.restarts import Restarts
+from mixed_r1_ray.turns import Turns, no_turns
 from mixed_r1_ray.types import GroupInfo, Prompt, SamplingConfig, WeightUpdate
 
 
@@ -152,6 +153,7 @@ class RolloutPool:
         renew: Callable[[int], object] | None = None,
         max_restarts: int = 0,
         warn: Callable[[str], None] = print,
+        turns: Turns | None = None,
     ):
         """renew: ends the actor of that number and starts another in its place; None: a failure is raised at once.
 
@@ -159,7 +161,7 @@ class RolloutPool:
         """
         self.timeout_s, self.start_timeout_s = timeout_s, start_timeout_s
         self._engines = [_Engine(number, actor, Restarts(max_restarts)) for number, actor in enumerate(workers)]
-        self._renew, self._warn = renew, warn
+        self._renew, self._warn, self._turns = renew, warn, turns or no_turns()
         self._update: WeightUpdate | None = None
 
     @property
@@ -169,12 +171,14 @@ class RolloutPool:
 
     def generate(self, prompts: Sequence[Prompt], sampling: SamplingConfig, step: int) -> GroupStream:
         """Has the engines generate; returns at once with the stream of groups, one for each prompt."""
+        self._turns.take("rollout")
         request = Request(sampling, step, self._update)
         return GroupStream(self, self.deal(prompts, request), request)
 
     def load_weights(self, update: WeightUpdate) -> None:
         """All engines take over `update`; returns when the last one has, or was replaced."""
         self._update = update
+        self._turns.take("rollout")
         answers = [(engine, engine.actor, engine.actor.load_weights.remote(update)) for engine in self._engines]
         for engine, actor, answer in answers:
             what = f"rollout[{engine.number}] loading weight version {update.version}"

@@ -51,6 +51,14 @@ class RolloutWorker:
             yield group
             yield GroupInfo.of(group)
 
+    def sleep(self) -> None:
+        """Off its GPU."""
+        self.engine.sleep()
+
+    def wake(self) -> None:
+        """Back to its GPU, with the weights that it had."""
+        self.engine.wake()
+
     def load_weights(self, update: WeightUpdate) -> int:
         """Takes over a version of the weights from the object store; returns the version."""
         weights = {}
