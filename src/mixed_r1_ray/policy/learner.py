@@ -17,13 +17,14 @@ from mixed_r1_ray.algo.aggregation import BatchSize
 from mixed_r1_ray.algo.objective import Objective
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.guard import Guard
-from mixed_r1_ray.policy.device import free_cached_memory, to_device, worker_device
+from mixed_r1_ray.policy.device import to_device, worker_device
 from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.policy.lora import MergedParameter, add_lora, adapters_off, merged_parameters
 from mixed_r1_ray.policy.microbatches import Microbatch, plan_microbatches
 from mixed_r1_ray.policy.minibatches import cut_minibatches
 from mixed_r1_ray.policy.packing import PackedGroups
 from mixed_r1_ray.policy.reading import read_logprobs
+from mixed_r1_ray.policy.sleeping import put_to_sleep, wake_up
 from mixed_r1_ray.policy.statistics import Mismatch, UpdateStatistics
 from mixed_r1_ray.policy.tokens import SampleKey, TokenTensors, fetch_contents
 from mixed_r1_ray.sync.buckets import to_buckets
@@ -165,12 +166,11 @@ class PolicyLearner:
 
     def sleep(self) -> None:
         """Moves parameters, gradients and AdamW's state to host memory, and leaves the GPU to others."""
-        self.engine.offload_states(pin_memory=self.device.type == "cuda")
-        free_cached_memory()
+        put_to_sleep(self.engine, self.device)
 
     def wake(self) -> None:
         """Moves them back."""
-        self.engine.reload_states()
+        wake_up(self.engine, self.device)
 
     def weights(self, version: int) -> WeightUpdate | None:
         """All parameters, by the checkpoint's names, in the object store. Rank 0 returns them; all ranks must call."""
