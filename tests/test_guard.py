@@ -37,7 +37,7 @@ def test_mismatch_stops_and_names_step_prompt_size_and_key(mismatch):
     assert f"{mismatch:.3g}" in str(caught.value)
 
 
-def apart(sizes: list[float], logprob: float = -0.5) -> TokenDifferences:
+def apart(sizes: list[float], logprob: float = -0.1) -> TokenDifferences:
     """Tokens that both give about this log-probability; the engine's are lower by `sizes`."""
     trainer = np.full(len(sizes), logprob)
     return TokenDifferences.of(trainer - np.array(sizes), trainer)
@@ -46,19 +46,20 @@ def apart(sizes: list[float], logprob: float = -0.5) -> TokenDifferences:
 @pytest.mark.parametrize(
     ("engine", "trainer", "size", "scale"),
     [
-        (-0.2, -0.3, 0.1, 1.0),
-        (-1.0, -1.0, 0.0, 1.0),
-        (-3.0, -3.5, 0.5, 3.0),
-        (-3.5, -3.0, 0.5, 3.0),
+        (-0.125, -0.25, 0.125, 1.0),
+        (-0.25, -0.25, 0.0, 1.0),
+        (-0.5, -0.5, 0.0, 2.0),
+        (-3.0, -3.5, 0.5, 12.0),
+        (-3.5, -3.0, 0.5, 12.0),
         (-0.1, -40.0, 39.9, 1.0),  # a likely token that a fault made unlikely
         (-40.0, -0.1, 39.9, 1.0),
         (math.nan, -3.0, math.inf, 1.0),
         (-3.0, math.nan, math.inf, 1.0),
-        (-math.inf, -3.0, math.inf, 3.0),
+        (-math.inf, -3.0, math.inf, 12.0),
         (-math.inf, -math.inf, math.inf, 1.0),
     ],
 )
-def test_the_bound_grows_from_one_nat_on_with_the_log_probability_nearer_to_zero(engine, trainer, size, scale):
+def test_the_bound_grows_from_a_quarter_nat_on_with_the_log_probability_nearer_to_zero(engine, trainer, size, scale):
     found = TokenDifferences.of(np.array([engine]), np.array([trainer]))
     assert (found.sizes[0], found.scales[0]) == (pytest.approx(size), scale)
     assert found.scaled[0] == pytest.approx(size / scale)
@@ -68,7 +69,7 @@ def test_an_unlikely_token_may_differ_by_more_and_the_message_says_by_how_much()
     GUARD.check_mismatch(3, TokenDifference(3.9e-4, scale=4.0, prompt_id="p7"))
     with pytest.raises(NumericsError) as caught:
         GUARD.check_mismatch(3, TokenDifference(4.1e-4, scale=4.0, prompt_id="p7"))
-    said = "0.00041 on prompt 'p7' (allowed 0.0004, guard.max_logprob_mismatch times 4, the token's nats)"
+    said = "0.00041 on prompt 'p7' (allowed 0.0004, guard.max_logprob_mismatch times 4 for an unlikely token)"
     assert said in str(caught.value)
 
 
@@ -123,9 +124,9 @@ def test_a_proof_holds_within_the_limits_of_the_largest_and_the_mean(differences
 
 def test_a_proof_holds_each_token_against_its_own_bound_and_the_mean_as_it_is():
     many = 99 * [0.0]
-    assert GUARD.allows(apart([2.9e-4, *many], logprob=-3.0))
-    assert not GUARD.allows(apart([3.1e-4, *many], logprob=-3.0))
-    assert not GUARD.allows(apart([2.9e-4, *many], logprob=-2.0))
+    assert GUARD.allows(apart([3.9e-4, *many], logprob=-1.0))
+    assert not GUARD.allows(apart([4.1e-4, *many], logprob=-1.0))
+    assert not GUARD.allows(apart([3.9e-4, *many], logprob=-0.75))
     assert not GUARD.allows(apart(100 * [1.1e-5], logprob=-30.0))
 
 

@@ -11,7 +11,8 @@ from mixed_r1_ray.config import Config
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.types import Group
 
-LOGPROB_MISMATCH = {"float32": 1e-4, "bfloat16": 1.0}  # max |engine - trainer|, nats, of tokens up to one nat
+LOGPROB_MISMATCH = {"float32": 1e-4, "bfloat16": 1.0}  # max |engine - trainer|, nats, of likely tokens
+LIKELY = 0.25  # nats: less likely tokens may differ in proportion by more (choice)
 MEAN_MISMATCH = {"float32": 1e-5, "bfloat16": 0.05}  # of a proof's tokens: below it bfloat16 is rounding (choice)
 UNTRIED = "Stale weights in the engine, another temperature, other pictures or position ids look like this"
 INITIAL_KL = {"float32": 1e-6, "bfloat16": 1e-2}
@@ -43,11 +44,10 @@ class TokenDifference:
 class TokenDifferences:
     """How far engine and trainer are apart on N tokens: sizes and scales, float64 (N,), as in TokenDifference.
 
-    The scale is max(1, |log-probability|), of the two log-probabilities the one nearer to 0. To first order, logits
-    off by e_j move log p_t by the sum over j of p_j (e_t - e_j): by no more than 1 - p_t <= |log p_t| times their largest
-    difference. So rounding grows with the size of a log-probability, and levels off at a few nats; 1 nat as the
-    size from which the bound grows is a choice. By the nearer one, because a fault that makes a likely token unlikely
-    must not raise its own bound.
+    The scale is max(1, |log-probability| / LIKELY), of the two log-probabilities the one nearer to 0: a fault that
+    makes a likely token unlikely must not raise its own bound. Why in proportion, to first order: logits that are off
+    by e_j move log p_t by the sum over j of p_j (e_t - e_j), so by no more than 1 - p_t <= |log p_t| times the largest
+    difference of two e; and a hidden state that is off by the factor 1 + h moves it by h (log p_t + entropy).
     """
 
     sizes: np.ndarray
@@ -60,7 +60,7 @@ class TokenDifferences:
         with np.errstate(invalid="ignore"):
             sizes = np.nan_to_num(np.abs(engine - trainer), nan=np.inf, posinf=np.inf)
         nearer = np.minimum(np.abs(engine), np.abs(trainer))
-        return cls(sizes, np.where(np.isfinite(nearer), np.maximum(nearer, 1.0), 1.0))
+        return cls(sizes, np.where(np.isfinite(nearer), np.maximum(nearer / LIKELY, 1.0), 1.0))
 
     @classmethod
     def joined(cls, parts: Sequence[TokenDifferences]) -> TokenDifferences:
@@ -119,7 +119,7 @@ class Guard:
             )
 
     def _said(self, worst: TokenDifference) -> str:
-        times = "" if worst.scale == 1 else f" times {worst.scale:.3g}, the token's nats"
+        times = "" if worst.scale == 1 else f" times {worst.scale:.3g} for an unlikely token"
         allowed = f"allowed {self.max_logprob_mismatch * worst.scale:.3g}, guard.max_logprob_mismatch{times}"
         return f"{worst.size:.3g} on prompt {worst.prompt_id!r} ({allowed})"
 

@@ -133,18 +133,18 @@ def test_tokens_of_older_weights_are_measured_but_not_held_against_the_engine():
 
 def test_worst_is_the_token_furthest_beyond_its_own_bound_not_the_largest_difference():
     mismatch = Mismatch()
-    differ(mismatch, [[0.0, -0.6], [0.0]], ["unlikely", "a"], engine=-6.0)
-    differ(mismatch, [[0.0], [0.0, 0.2]], ["b", "likely"])
+    differ(mismatch, [[0.0, -0.6], [0.0]], ["unlikely", "a"], engine=-4.0)
+    differ(mismatch, [[0.0], [0.0, -0.2]], ["b", "likely"], engine=-0.25)
     assert mismatch.worst == TokenDifference(pytest.approx(0.2), 1.0, "likely")
     assert mismatch.abs_max == pytest.approx(0.6)
-    differ(mismatch, [[-1.8]], ["beyond"], engine=-6.0)
-    assert mismatch.worst == TokenDifference(pytest.approx(1.8), 6.0, "beyond")
+    differ(mismatch, [[-4.8]], ["beyond"], engine=-4.0)
+    assert mismatch.worst == TokenDifference(pytest.approx(4.8), 16.0, "beyond")
 
 
 def test_all_ranks_hold_the_same_token_against_its_bound(monkeypatch):
     unlikely, likely = Mismatch(), Mismatch()
-    differ(unlikely, [[-0.6]], ["unlikely"], engine=-6.0)
-    differ(likely, [[0.2]], ["likely"])
+    differ(unlikely, [[-0.6]], ["unlikely"], engine=-4.0)
+    differ(likely, [[-0.2]], ["likely"], engine=-0.25)
     for ranks in ([unlikely, likely], [likely, unlikely]):
         first, second = (reduced.worst for reduced in reduce_over(monkeypatch, ranks))
         assert first == second == likely.worst
