@@ -1,6 +1,6 @@
-"""How far engine and trainer are apart in float32, by the size of a token's log-probability.
+"""How far engine and trainer are apart by rounding, by the size of a token's log-probability.
 
-    python benchmarks/rounding.py FOLDER [--prompts 512]
+    python benchmarks/rounding.py FOLDER [--dtype float32] [--prompts 512]
 
 FOLDER is a checkpoint of the quickstart's model: runs/.cache/tiny-internvl-…, or the policy/ of a run's checkpoint. A
 vLLM engine samples eight answers to prompts of the quickstart's training split, the trainer reads them, and a row is
@@ -17,7 +17,7 @@ import numpy as np
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.config_load import load_config
 from mixed_r1_ray.environment import prepare_environment
-from mixed_r1_ray.guard import TokenDifferences
+from mixed_r1_ray.guard import LOGPROB_MISMATCH, TokenDifferences
 
 BANDS = (0, 0.01, 0.1, 0.5, 1, 2, 4, 8, np.inf)  # nats
 TOGETHER = 16  # prompts that the trainer reads at once
@@ -26,9 +26,10 @@ TOGETHER = 16  # prompts that the trainer reads at once
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="checkpoint of a tiny model")
+    parser.add_argument("--dtype", default="float32", choices=LOGPROB_MISMATCH)
     parser.add_argument("--prompts", type=int, default=512)
     options = parser.parse_args()
-    config = load_config(["conf=quickstart", f"model.path={options.folder}"])
+    config = load_config(["conf=quickstart", f"model.path={options.folder}", f"model.dtype={options.dtype}"])
     prepare_environment(config)
     engine, trainer = read_both(config, options.prompts)
     print_table(TokenDifferences.of(engine, trainer), -trainer)
