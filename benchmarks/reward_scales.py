@@ -10,14 +10,11 @@ where they were stopped.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from html import escape
 from pathlib import Path
 
-from mixed_r1_ray.runtime.evaluation_table import PairedDifference, compare, load_results
+from paired import MODES, TYPES, By, cells, difference, print_head, print_row, said, train
 
-TYPES = ("matching", "chart", "iou", "open_ended")
 SETTINGS = {
     "group": ("algo.std_floor=0",),
     "group, floor 0.05": ("algo.std_floor=0.05",),
@@ -25,7 +22,6 @@ SETTINGS = {
     "none": ("algo.scale_rewards=none",),
     "normalize_then_sum": ("algo.multi_objective_aggregation=normalize_then_sum", "algo.std_floor=0"),
 }
-MODES = ("sampled", "greedy")
 LABELS, PANEL, TOP, ROW = 150, 190, 32, 38  # pixels of the figure
 
 
@@ -35,39 +31,29 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--svg", type=Path, default=Path("docs/reward_scales.svg"))
     options = parser.parse_args()
-    folders = {name: train(name, options.steps, options.seed) for name in SETTINGS}
-    results = {name: changes(folder, options.steps) for name, folder in folders.items()}
+    results = {name: change(name, options.steps, options.seed) for name in SETTINGS}
     print_table(results, options.steps)
     options.svg.write_text(figure(results), encoding="utf-8")
     print(f"drawn: {options.svg}")
 
 
-def train(name: str, steps: int, seed: int) -> Path:
-    """The run folder of one setting, trained to `steps`."""
-    run = f"{''.join(c if c.isalnum() else '_' for c in name)}-{seed}"
-    command = [sys.executable, "-m", "mixed_r1_ray.main", "conf=quickstart", "run.dir=runs/reward_scales"]
-    command += [f"run.name={run}", f"run.seed={seed}", f"tiny.seed={seed}", f"run.max_steps={steps}", "run.resume=auto"]
-    subprocess.run([*command, *SETTINGS[name]], check=True)
-    return Path("runs/reward_scales") / run
+def change(name: str, steps: int, seed: int) -> By:
+    """Held-out task rewards after minus before, of one setting trained to `steps`."""
+    folder = Path("runs/reward_scales") / f"{''.join(c if c.isalnum() else '_' for c in name)}-{seed}"
+    train(folder, seed, steps, *SETTINGS[name])
+    return difference((folder, 0), (folder, steps))
 
 
-def changes(folder: Path, steps: int) -> dict[tuple[str, str], PairedDifference]:
-    """Held-out task rewards after minus before, paired by prompt, by type and mode."""
-    before, after = (load_results(folder / "evals", step) for step in (0, steps))
-    return {(change.reward_type, change.mode): change for change in compare(before, after)}
-
-
-def print_table(results: dict[str, dict], steps: int) -> None:
+def print_table(results: dict[str, By], steps: int) -> None:
     """The changes by type, a row a setting and mode."""
-    print(f"\n| {steps} steps | mode | " + " | ".join(TYPES) + " |")
-    print("|---|---|" + "---|" * len(TYPES))
+    print()
+    print_head(f"{steps} steps", "mode", *TYPES)
     for name, found in results.items():
         for mode in MODES:
-            cells = [f"{found[kind, mode].difference:+.3f} ± {found[kind, mode].standard_error:.3f}" for kind in TYPES]
-            print(f"| {name} | {mode} | " + " | ".join(cells) + " |")
+            print_row(name, mode, *map(said, cells(found, mode)))
 
 
-def figure(results: dict[str, dict]) -> str:
+def figure(results: dict[str, By]) -> str:
     """One panel a type, one row a setting: change ± two standard errors, sampled filled, greedy hollow."""
     height = TOP + ROW * len(results) + 24
     labels = "".join(
@@ -87,7 +73,7 @@ def figure(results: dict[str, dict]) -> str:
     )
 
 
-def _panel(kind: str, left: int, results: dict[str, dict]) -> str:
+def _panel(kind: str, left: int, results: dict[str, By]) -> str:
     found = [(row, mode, each[kind, mode]) for row, each in enumerate(results.values()) for mode in MODES]
     ends = [change.difference + sign * 2 * change.standard_error for _, _, change in found for sign in (-1, 1)]
     lowest, highest = min(0.0, *ends), max(0.0, *ends)

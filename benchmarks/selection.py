@@ -11,22 +11,17 @@ last step, paired by prompt, and over all seeds. Everything lies under runs/sele
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Sequence
-from math import sqrt
 from pathlib import Path
-from statistics import fmean
 
 import pyarrow.parquet as pq
 import yaml
+from paired import CACHE, MODES, TYPES, By, Cell, call, cells, difference, over_seeds, pooled, print_head, print_row
+from paired import said, seeded, train
 
 from mixed_r1_ray.data.synthetic import build_quickstart_data
-from mixed_r1_ray.runtime.evaluation_table import PairedDifference, compare, load_results
 
-TYPES = ("matching", "chart", "iou", "open_ended")
 ROOT = Path("runs/selection")
-CACHE = Path("runs/.cache")
 
 
 def main() -> None:
@@ -39,7 +34,7 @@ def main() -> None:
     print_table(found, options.steps)
 
 
-def compare_seed(seed: int, steps: int, per_type: int) -> list[PairedDifference]:
+def compare_seed(seed: int, steps: int, per_type: int) -> By:
     """Held-out results of the run on selected records minus those on unselected ones."""
     everything, _ = build_quickstart_data(CACHE, seed=seed, train_per_type=4096, eval_per_type=400)
     folder = ROOT / f"seed{seed}"
@@ -54,22 +49,10 @@ def compare_seed(seed: int, steps: int, per_type: int) -> list[PairedDifference]
         recipe.write_text(yaml.safe_dump(equal_shares(name, size, seed, count([everything]))))
         mixture = folder / f"mixture-{name}-{size}"
         call("data", "mix", "--conf", recipe, "--from", place, "--out", mixture)
-        run = f"{name}-{size}-{steps}"
-        call(
-            "main", "conf=quickstart", f"run.dir={folder}", f"run.name={run}", f"data.train={mixture / 'train'}",
-            f"run.max_steps={steps}", "run.resume=auto", *seeded(seed),
-        )  # fmt: skip
-        finals.append(load_results(folder / run / "evals", steps))
-    return compare(*finals)
-
-
-def seeded(seed: int) -> tuple[str, ...]:
-    return f"run.seed={seed}", f"tiny.seed={seed}", f"tiny.cache_dir={CACHE}"
-
-
-def call(module: str, *words: object) -> None:
-    """One command of this project, or the end of this one."""
-    subprocess.run([sys.executable, "-m", f"mixed_r1_ray.{module}", *map(str, words)], check=True)
+        run = folder / f"{name}-{size}-{steps}"
+        train(run, seed, steps, f"data.train={mixture / 'train'}")
+        finals.append((run, steps))
+    return difference(*finals)
 
 
 def count(files: Sequence[Path]) -> dict[tuple[str, str], int]:
@@ -91,27 +74,18 @@ def equal_shares(name: str, size: int, seed: int, strata: dict[tuple[str, str], 
     return {"name": name, "size": size * len(TYPES), "seed": seed, "without_pass_rate": "keep", "types": types}
 
 
-def print_table(found: dict[int, list[PairedDifference]], steps: int) -> None:
+def print_table(found: dict[int, By], steps: int) -> None:
     """Differences by seed, type and mode, and their mean over seeds."""
     print(f"\nselected minus unselected after {steps} steps, held-out task reward, paired by prompt\n")
-    print("| mode | seed | " + " | ".join(TYPES) + " | mean of types |\n|---|---|" + "---|" * (len(TYPES) + 1))
-    for mode in ("sampled", "greedy"):
-        rows = []
+    print_head("mode", "seed", *TYPES, "mean of types")
+    for mode in MODES:
         for seed, differences in found.items():
-            by_type = {row.reward_type: row for row in differences if row.mode == mode}
-            rows.append([by_type[kind] for kind in TYPES])
-            print_row(mode, str(seed), [(row.difference, row.standard_error) for row in rows[-1]])
-        print_row(mode, "all", [pooled([(row.difference, row.standard_error) for row in of]) for of in zip(*rows)])
+            print_differences(mode, seed, cells(differences, mode))
+        print_differences(mode, "all", over_seeds(list(found.values()), mode))
 
 
-def print_row(mode: str, seed: str, cells: list[tuple[float, float]]) -> None:
-    texts = [f"{difference:+.3f} ± {error:.3f}" for difference, error in (*cells, pooled(cells))]
-    print(f"| {mode} | {seed} | " + " | ".join(texts) + " |")
-
-
-def pooled(cells: list[tuple[float, float]]) -> tuple[float, float]:
-    """Mean of independent differences, and its standard error."""
-    return fmean(value for value, _ in cells), sqrt(sum(error**2 for _, error in cells)) / len(cells)
+def print_differences(mode: str, seed: int | str, of_types: list[Cell]) -> None:
+    print_row(mode, seed, *map(said, (*of_types, pooled(of_types))))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mixed_r1_ray.guard import Guard
+from mixed_r1_ray.guard import Guard, TokenDifferences
 from mixed_r1_ray.policy.group import LearnerGroup
 from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.rollout.pool import FinishedGroup, RolloutPool
@@ -22,22 +22,22 @@ EXPLAINED = 0.25  # a supposition must leave at most this part of the mean diffe
 TEMPERATURES = 4.0  # looked for up to so many times the configured one, up and down (choice)
 
 
-def mismatch(groups: Sequence[FinishedGroup], trainer: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """|engine - trainer| of every response token, group by group."""
+def mismatch(groups: Sequence[FinishedGroup], trainer: Sequence[np.ndarray]) -> list[TokenDifferences]:
+    """Engine and trainer on every response token, group by group."""
     engine = fetch([one.group for one in groups], what="probe responses", deadline_s=DEADLINE_S)
     return [
-        np.abs(np.concatenate([rollout.logprobs for rollout in group.rollouts]) - numbers)
+        TokenDifferences.of(np.concatenate([rollout.logprobs for rollout in group.rollouts]), numbers)
         for group, numbers in zip(engine, trainer, strict=True)
     ]
 
 
 class Diagnosis:
-    """Of groups on which the engine's log-probabilities differ from the trainer's by `differences`, (N,) a group."""
+    """Of groups on which the engine's log-probabilities differ from the trainer's by `differences`, one a group."""
 
     def __init__(
         self,
         groups: Sequence[FinishedGroup],
-        differences: Sequence[np.ndarray],
+        differences: Sequence[TokenDifferences],
         rollout: RolloutPool,
         learners: LearnerGroup,
         guard: Guard,
@@ -78,22 +78,23 @@ class Diagnosis:
     def _fits(self, reading: Reading) -> bool:
         return self._explains(mismatch(self.groups, self.learners.logprobs(self.groups, reading)))
 
-    def _explains(self, differences: Sequence[np.ndarray]) -> bool:
+    def _explains(self, differences: Sequence[TokenDifferences]) -> bool:
         """Whether the differences are gone: within the guard's limits, and small beside what they were."""
-        left, before = np.concatenate(differences), np.concatenate(self.differences)
-        return self.guard.allows(left) and left.mean() <= EXPLAINED * before.mean()
+        left, before = TokenDifferences.joined(differences), TokenDifferences.joined(self.differences)
+        return self._gone(left, before)
+
+    def _gone(self, left: TokenDifferences, before: TokenDifferences) -> bool:
+        return self.guard.allows(left) and bool(left.sizes.mean() <= EXPLAINED * before.sizes.mean())
 
     def _swapped_pictures(self) -> Iterator[tuple[bool, str]]:
         """Every other prompt's pictures of the same sizes, for the prompt that differs most."""
-        worst = max(range(len(self.groups)), key=lambda number: self.differences[number].mean())
-        asked, before = self.groups[worst], self.differences[worst].mean()
+        worst = max(range(len(self.groups)), key=lambda number: self.differences[number].sizes.mean())
+        asked, before = self.groups[worst], self.differences[worst]
         for other in self.groups:
             if other is asked or not asked.prompt.image_sizes or other.prompt.image_sizes != asked.prompt.image_sizes:
                 continue
             read = self.learners.logprobs([asked], Reading(pictures=other.prompt.inputs))
-            left = mismatch([asked], read)[0]
-            fits = self.guard.allows(left) and left.mean() <= EXPLAINED * before
-            yield fits, (
+            yield self._gone(mismatch([asked], read)[0], before), (
                 f"swapped pictures: for prompt {asked.prompt.prompt_id!r} the engine saw those of "
                 f"{other.prompt.prompt_id!r}"
             )
@@ -104,7 +105,7 @@ class Diagnosis:
 
         def distance(log_temperature: float) -> float:
             read = self.learners.logprobs(self.groups, Reading(temperature=float(np.exp(log_temperature))))
-            return float(np.concatenate(mismatch(self.groups, read)).mean())
+            return float(TokenDifferences.joined(mismatch(self.groups, read)).sizes.mean())
 
         middle, reach = np.log(self.learners.config.rollout.temperature), np.log(TEMPERATURES)
         bounds = (middle - reach, middle + reach)

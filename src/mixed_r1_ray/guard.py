@@ -11,7 +11,8 @@ from mixed_r1_ray.config import Config
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.types import Group
 
-LOGPROB_MISMATCH = {"float32": 1e-4, "bfloat16": 1.0}  # max |engine - trainer|, nats
+LOGPROB_MISMATCH = {"float32": 1e-4, "bfloat16": 1.0}  # max |engine - trainer|, nats, of likely tokens
+LIKELY = 0.25  # nats: less likely tokens may differ in proportion by more (choice)
 MEAN_MISMATCH = {"float32": 1e-5, "bfloat16": 0.05}  # of a proof's tokens: below it bfloat16 is rounding (choice)
 UNTRIED = "Stale weights in the engine, another temperature, other pictures or position ids look like this"
 INITIAL_KL = {"float32": 1e-6, "bfloat16": 1e-2}
@@ -23,6 +24,57 @@ class NumericsError(UserError):
 
 class MismatchError(NumericsError):
     """Engine and trainer give a sampled token different log-probabilities."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDifference:
+    """How far engine and trainer are apart on one token, and how many times `max_logprob_mismatch` they may be."""
+
+    size: float = 0.0  # |engine - trainer|, nats
+    scale: float = 1.0
+    prompt_id: str = ""
+
+    @property
+    def scaled(self) -> float:
+        """What is held against `max_logprob_mismatch`."""
+        return self.size / self.scale
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDifferences:
+    """How far engine and trainer are apart on N tokens: sizes and scales, float64 (N,), as in TokenDifference.
+
+    The scale is max(1, |log-probability| / LIKELY), of the two log-probabilities the one nearer to 0: a fault that
+    makes a likely token unlikely must not raise its own bound. Why in proportion, to first order: logits that are off
+    by e_j move log p_t by the sum over j of p_j (e_t - e_j), so by no more than 1 - p_t <= |log p_t| times the largest
+    difference of two e; and a hidden state that is off by the factor 1 + h moves it by h (log p_t + entropy).
+    """
+
+    sizes: np.ndarray
+    scales: np.ndarray
+
+    @classmethod
+    def of(cls, engine: np.ndarray, trainer: np.ndarray) -> TokenDifferences:
+        """Of two (N,) log-probabilities. Where one is not a number, the size is infinite."""
+        engine, trainer = engine.astype(np.float64), trainer.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            sizes = np.nan_to_num(np.abs(engine - trainer), nan=np.inf, posinf=np.inf)
+        nearer = np.minimum(np.abs(engine), np.abs(trainer))
+        return cls(sizes, np.where(np.isfinite(nearer), np.maximum(nearer / LIKELY, 1.0), 1.0))
+
+    @classmethod
+    def joined(cls, parts: Sequence[TokenDifferences]) -> TokenDifferences:
+        """All tokens of several."""
+        return cls(np.concatenate([part.sizes for part in parts]), np.concatenate([part.scales for part in parts]))
+
+    @property
+    def scaled(self) -> np.ndarray:
+        """What is held against `max_logprob_mismatch`, (N,)."""
+        return self.sizes / self.scales
+
+    def token(self, number: int, prompt_id: str) -> TokenDifference:
+        """One of them, of a response to that prompt."""
+        return TokenDifference(float(self.sizes[number]), float(self.scales[number]), prompt_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +97,31 @@ class Guard:
             MEAN_MISMATCH[dtype] if guard.max_mean_mismatch is None else guard.max_mean_mismatch,
         )
 
-    def allows(self, differences: np.ndarray) -> bool:
-        """Whether the |engine - trainer| log-probabilities of a proof's tokens are within both limits; NaN never is."""
-        return bool(differences.max() <= self.max_logprob_mismatch and differences.mean() <= self.max_mean_mismatch)
+    def allows(self, differences: TokenDifferences) -> bool:
+        """Whether a proof's tokens are within both limits: each token within its own, and their mean."""
+        single, mean = differences.scaled.max(), differences.sizes.mean()
+        return bool(single <= self.max_logprob_mismatch and mean <= self.max_mean_mismatch)
 
-    def proof_failed(self, step: int, differences: np.ndarray, prompt_id: str, cause: str) -> MismatchError:
+    def proof_failed(self, step: int, differences: TokenDifferences, prompt_id: str, cause: str) -> MismatchError:
         """What to raise for differences that are not allowed, worst on that prompt."""
+        worst = differences.token(int(differences.scaled.argmax()), prompt_id)
         return MismatchError(
-            f"step {step}: engine and trainer log-probabilities differ by up to {differences.max():.3g} (allowed "
-            f"{self.max_logprob_mismatch:.3g}, guard.max_logprob_mismatch), on average by {differences.mean():.3g} "
-            f"(allowed {self.max_mean_mismatch:.3g}, guard.max_mean_mismatch), worst on prompt {prompt_id!r}. "
+            f"step {step}: engine and trainer log-probabilities differ by up to {self._said(worst)}, on average by "
+            f"{differences.sizes.mean():.3g} (allowed {self.max_mean_mismatch:.3g}, guard.max_mean_mismatch). "
             f"Cause: {cause}."
         )
 
-    def check_mismatch(self, step: int, mismatch: float, prompt_id: str) -> None:
-        """Engine and trainer must give a sampled token the same log-probability."""
-        if not mismatch <= self.max_logprob_mismatch:  # NaN fails too
+    def check_mismatch(self, step: int, worst: TokenDifference) -> None:
+        """Engine and trainer must give a sampled token the same log-probability; worst: of all tokens by `scaled`."""
+        if not worst.scaled <= self.max_logprob_mismatch:  # NaN fails too
             raise MismatchError(
-                f"step {step}: engine and trainer log-probabilities differ by {mismatch:.3g} on prompt {prompt_id!r} "
-                f"(allowed {self.max_logprob_mismatch:.3g}, guard.max_logprob_mismatch). {UNTRIED}."
+                f"step {step}: engine and trainer log-probabilities differ by {self._said(worst)}. {UNTRIED}."
             )
+
+    def _said(self, worst: TokenDifference) -> str:
+        times = "" if worst.scale == 1 else f" times {worst.scale:.3g} for an unlikely token"
+        allowed = f"allowed {self.max_logprob_mismatch * worst.scale:.3g}, guard.max_logprob_mismatch{times}"
+        return f"{worst.size:.3g} on prompt {worst.prompt_id!r} ({allowed})"
 
     def check_version(self, step: int, prompt_id: str, version: int, scheduled: int) -> None:
         """A group must come from the weights that its batch was to be generated with."""

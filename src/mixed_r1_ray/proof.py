@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mixed_r1_ray.diagnosis import Diagnosis, mismatch
-from mixed_r1_ray.guard import Guard
+from mixed_r1_ray.guard import Guard, TokenDifferences
 from mixed_r1_ray.policy.group import LearnerGroup
 from mixed_r1_ray.policy.reference_pool import ReferencePool
 from mixed_r1_ray.remote import fetch
@@ -36,14 +36,14 @@ def prove(
     groups = list(rollout.generate(prompts, sampling, step))
     trainer = learners.logprobs(groups)
     differences = mismatch(groups, trainer)
-    together = np.concatenate(differences)
+    together = TokenDifferences.joined(differences)
     if not guard.allows(together):
-        worst = int(np.argmax([difference.max() for difference in differences]))
+        worst = int(np.argmax([difference.scaled.max() for difference in differences]))
         cause = Diagnosis(groups, differences, rollout, learners, guard).cause(sampling, step)
         raise guard.proof_failed(step, together, groups[worst].prompt.prompt_id, cause)
     if step == 0:
         _check_reference(groups, trainer, references, learners, guard)
-    return float(together.max())
+    return float(together.sizes.max())
 
 
 def _check_reference(

@@ -11,6 +11,7 @@ import torch
 from mixed_r1_ray.algo.correction import Correction
 from mixed_r1_ray.algo.losses import TokenLoss
 from mixed_r1_ray.algo.objective import Terms
+from mixed_r1_ray.guard import TokenDifference
 from mixed_r1_ray.policy import statistics as module
 from mixed_r1_ray.policy.statistics import Mismatch, UpdateStatistics
 from mixed_r1_ray.runtime.metric_names import check_names
@@ -40,13 +41,19 @@ def add(statistics: UpdateStatistics, moved: list[float], kl: bool = True, corre
     statistics.add(flat - 1.0, torch.full_like(flat, -1.0), entropy=torch.full_like(flat, 2.0), terms=terms)
 
 
-def differ(mismatch: Mismatch, differences: list[list[float]], prompt_ids: list[str], old: bool = False) -> None:
+def differ(
+    mismatch: Mismatch,
+    differences: list[list[float]],
+    prompt_ids: list[str],
+    old: bool = False,
+    engine: float = -1.0,
+) -> None:
     """One microbatch of one list of (trainer - engine) differences a response; the trainer's weights are version 7."""
     flat = torch.tensor([value for response in differences for value in response])
     samples = [(prompt_id, 0) for prompt_id in prompt_ids]
     lengths = torch.tensor([len(response) for response in differences])
     versions = torch.full((len(flat),), 6 if old else 7)
-    mismatch.add(Tokens(samples, lengths, torch.full_like(flat, -1.0), versions), flat - 1.0, version=7)
+    mismatch.add(Tokens(samples, lengths, torch.full_like(flat, engine), versions), flat + engine, version=7)
 
 
 def batch(num_tokens: int) -> TrainBatch:
@@ -110,18 +117,37 @@ def test_worst_mismatch_names_the_prompt_of_its_response():
     mismatch = Mismatch()
     differ(mismatch, [[0.0, 0.1], [-0.9, 0.0, 0.0], [0.2]], ["a", "b", "c"])
     differ(mismatch, [[0.3]], ["d"])
-    assert (mismatch.current_abs_max, mismatch.worst_prompt_id) == (pytest.approx(0.9), "b")
+    assert (mismatch.worst.size, mismatch.worst.prompt_id) == (pytest.approx(0.9), "b")
 
 
 def test_tokens_of_older_weights_are_measured_but_not_held_against_the_engine():
     mismatch = Mismatch()
     differ(mismatch, [[0.1]], ["new"])
     differ(mismatch, [[0.9]], ["old"], old=True)
-    assert (mismatch.current_abs_max, mismatch.worst_prompt_id) == (pytest.approx(0.1), "new")
+    assert (mismatch.worst.size, mismatch.worst.prompt_id) == (pytest.approx(0.1), "new")
     assert mismatch.abs_max == pytest.approx(0.9)
     sick = Mismatch()
     differ(sick, [[math.nan]], ["old"], old=True)
-    assert (sick.abs_max, sick.current_abs_max) == (math.inf, 0.0)
+    assert (sick.abs_max, sick.worst) == (math.inf, TokenDifference())
+
+
+def test_worst_is_the_token_furthest_beyond_its_own_bound_not_the_largest_difference():
+    mismatch = Mismatch()
+    differ(mismatch, [[0.0, -0.6], [0.0]], ["unlikely", "a"], engine=-4.0)
+    differ(mismatch, [[0.0], [0.0, -0.2]], ["b", "likely"], engine=-0.25)
+    assert mismatch.worst == TokenDifference(pytest.approx(0.2), 1.0, "likely")
+    assert mismatch.abs_max == pytest.approx(0.6)
+    differ(mismatch, [[-4.8]], ["beyond"], engine=-4.0)
+    assert mismatch.worst == TokenDifference(pytest.approx(4.8), 16.0, "beyond")
+
+
+def test_all_ranks_hold_the_same_token_against_its_bound(monkeypatch):
+    unlikely, likely = Mismatch(), Mismatch()
+    differ(unlikely, [[-0.6]], ["unlikely"], engine=-4.0)
+    differ(likely, [[-0.2]], ["likely"], engine=-0.25)
+    for ranks in ([unlikely, likely], [likely, unlikely]):
+        first, second = (reduced.worst for reduced in reduce_over(monkeypatch, ranks))
+        assert first == second == likely.worst
 
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
@@ -130,8 +156,8 @@ def test_nan_counts_as_infinite_mismatch_whatever_comes_before_or_after(order):
     microbatches = [([[0.0, math.nan], [5.0]], ["sick", "b"]), ([[0.7]], ["c"])]
     for number in order:
         differ(mismatch, *microbatches[number])
-    assert mismatch.abs_max == mismatch.current_abs_max == math.inf
-    assert mismatch.worst_prompt_id == "sick"
+    assert mismatch.abs_max == mismatch.worst.size == mismatch.worst.scaled == math.inf
+    assert mismatch.worst.prompt_id == "sick"
 
 
 def reduce_over(monkeypatch, ranks: list) -> list:
@@ -162,7 +188,7 @@ def test_mismatch_of_two_ranks_is_what_one_would_find(monkeypatch):
         differ(mismatch, differences, prompt_ids)
     for reduced in reduce_over(monkeypatch, [first, second]):
         assert reduced.metrics() == pytest.approx(alone.metrics())
-        assert reduced.worst_prompt_id == "b"
+        assert reduced.worst == alone.worst and reduced.worst.prompt_id == "b"
 
 
 def test_nan_on_one_rank_reaches_all_and_an_idle_rank_adds_nothing(monkeypatch):
@@ -170,8 +196,8 @@ def test_nan_on_one_rank_reaches_all_and_an_idle_rank_adds_nothing(monkeypatch):
     differ(sick, [[math.nan]], ["sick"])
     differ(fine, [[5.0]], ["fine"])
     for reduced in reduce_over(monkeypatch, [fine, idle, sick]):
-        assert reduced.abs_max == reduced.current_abs_max == math.inf
-        assert (reduced.worst_prompt_id, reduced.num_tokens) == ("sick", 2)
+        assert reduced.abs_max == reduced.worst.size == math.inf
+        assert (reduced.worst.prompt_id, reduced.num_tokens) == ("sick", 2)
 
 
 def test_reference_on_one_rank_is_reported_on_all(monkeypatch):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from mixed_r1_ray.algo.kl import k3
 from mixed_r1_ray.algo.objective import Terms
+from mixed_r1_ray.guard import TokenDifference, TokenDifferences
 from mixed_r1_ray.policy.tokens import TokenTensors
 from mixed_r1_ray.types import TrainBatch
 
@@ -68,42 +70,39 @@ class UpdateStatistics:
 class Mismatch:
     """Engine against trainer, before a step's first update.
 
-    Over all tokens, and the largest one over tokens of the current weights, where the two should agree: tokens of older
-    weights (`algo.max_staleness`) differ by what was learned since.
+    Over all tokens, and the token nearest to or furthest beyond its bound among those of the current weights, where the
+    two should agree: tokens of older weights (`algo.max_staleness`) differ by what was learned since.
     """
 
     abs_max: float = 0.0
     abs_sum: float = 0.0
     kl_sum: float = 0.0
     num_tokens: int = 0
-    current_abs_max: float = 0.0
-    worst_prompt_id: str = ""  # of current_abs_max
+    worst: TokenDifference = TokenDifference()
 
     def add(self, tokens: TokenTensors, logprobs: torch.Tensor, version: int) -> None:
         """Adds one microbatch; logprobs (N,), the trainer's; version: of its weights."""
         difference = logprobs.double() - tokens.rollout_logprobs.double()
-        size = difference.abs().nan_to_num(torch.inf)  # NaN must not be forgotten when finite ones follow
-        self.abs_max = max(self.abs_max, float(size.max()))
-        self.abs_sum += float(size.sum())
         self.kl_sum += float((torch.expm1(difference) - difference).sum())
+        differences = TokenDifferences.of(tokens.rollout_logprobs.cpu().numpy(), logprobs.cpu().numpy())
+        self.abs_max = max(self.abs_max, float(differences.sizes.max()))
+        self.abs_sum += float(differences.sizes.sum())
         self.num_tokens += len(difference)
-        size = torch.where(tokens.weight_versions == version, size, 0.0)
-        worst, token = float(size.max()), int(size.argmax())
-        if worst > self.current_abs_max:
+        held = np.where(tokens.weight_versions.cpu().numpy() == version, differences.scaled, 0.0)
+        token = int(held.argmax())
+        if held[token] > self.worst.scaled:
             response = int(torch.searchsorted(tokens.response_lengths.cumsum(0), token, right=True))
-            self.current_abs_max, self.worst_prompt_id = worst, tokens.samples[response][0]
+            self.worst = differences.token(token, tokens.samples[response][0])
 
     def reduce(self) -> Mismatch:
         """The same over all ranks."""
         parts = _gather(self)
-        worst = max(parts, key=lambda part: part.current_abs_max)
         return Mismatch(
             abs_max=max(part.abs_max for part in parts),
             abs_sum=sum(part.abs_sum for part in parts),
             kl_sum=sum(part.kl_sum for part in parts),
             num_tokens=sum(part.num_tokens for part in parts),
-            current_abs_max=worst.current_abs_max,
-            worst_prompt_id=worst.worst_prompt_id,
+            worst=max((part.worst for part in parts), key=lambda worst: worst.scaled),
         )
 
     def metrics(self) -> dict[str, float]:
