@@ -1,4 +1,4 @@
-"""Log-probabilities and entropy made a chunk at a time, against the whole matrix of scores and torch's own gradients."""
+"""Log-probabilities and entropy made a chunk at a time, against all scores at once and torch's own gradients."""
 
 from __future__ import annotations
 
@@ -167,8 +167,9 @@ class Sizes:
                 for tensor in (each for each in tree_leaves(result) if torch.is_tensor(each)):
                     living[id(tensor)] = weakref.ref(tensor)
                     sizes.made = max(sizes.made, tensor.numel())
-                there = [tensor.untyped_storage() for tensor in (ref() for ref in living.values()) if tensor is not None]
-                distinct = {storage.data_ptr(): storage.nbytes() for storage in there}
+                there = [tensor for tensor in (ref() for ref in living.values()) if tensor is not None]
+                storages = [tensor.untyped_storage() for tensor in there]
+                distinct = {storage.data_ptr(): storage.nbytes() for storage in storages}
                 sizes.alive = max(sizes.alive, sum(distinct.values()))
                 return result
 

@@ -1,8 +1,8 @@
-"""The output head under ZeRO-3 on two ranks whose tokens make different numbers of chunks, against torch's own gradients.
+"""The output head under ZeRO-3 on two ranks whose tokens make different numbers of chunks, against torch's gradients.
 
 Heads of their own and heads that are the input embeddings, trained and frozen under adapters, with an entropy bonus and
-with recomputed activations; in three updates, for DeepSpeed learns the order of its gathers in the first. The learning rate
-is zero, so all three have the gradient of the model as it was loaded.
+with recomputed activations; in three updates, for DeepSpeed learns the order of its gathers in the first. The learning
+rate is zero, so all three have the gradient of the model as it was loaded.
 """
 
 from __future__ import annotations

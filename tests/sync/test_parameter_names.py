@@ -1,7 +1,7 @@
 """Names under which weights reach the engine, for models of the published shapes, built on torch's meta device.
 
-An engine loads a published checkpoint's names when it starts and the trainer's when weights are synchronised; both must end
-in the same parameters of vLLM's classes. That these fill all of an engine is counted at every load
+An engine loads a published checkpoint's names when it starts and the trainer's when weights are synchronised; both must
+end in the same parameters of vLLM's classes. That these fill all of an engine is counted at every load
 (tests/rollout/test_engine.py), for tiny models; what the published ones have beyond them is named here.
 """
 
@@ -110,7 +110,8 @@ def test_an_engine_takes_over_a_tower_with_biases(tiny_checkpoints, tmp_path):
     transformers.AutoProcessor.from_pretrained(path).save_pretrained(folder)
     result = tmp_path / "result.json"
     command = [sys.executable, str(ENGINE_SESSION), str(folder), str(result)]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=500, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.run(command, capture_output=True, text=True, timeout=500, env=one_thread)
     assert process.returncode == 0, process.stderr[-1500:]
     measured = json.loads(result.read_text())
     assert measured["mismatch_initial"] <= 1e-4 and measured["mismatch_loaded"] <= 1e-4 < measured["mismatch_stale"]

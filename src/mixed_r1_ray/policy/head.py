@@ -1,7 +1,7 @@
 """Hidden states to log-probabilities, without ever holding all scores over the vocabulary.
 
-N tokens have N V scores; at V = 152k one token's are 0.6 MB in float32, several times over with what a log-softmax keeps
-for its backward pass. So rows are taken a chunk at a time, and their scores are computed again in the backward pass.
+N tokens have N V scores; at V = 152k one token's are 0.6 MB in float32, several times over with what a log-softmax
+keeps for its backward pass. So rows are taken a chunk at a time, and scores are computed again in the backward pass.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from torch.autograd.function import once_differentiable
 
 from mixed_r1_ray.vlm.base import BANNED_BIAS
 
-# Float32 scores of a chunk (choice); two such tensors are alive at once. Every chunk reads the whole head and adds to its
-# whole gradient, so small ones cost time. At V = 152k one is 441 tokens.
+# Float32 scores of a chunk (choice); two such tensors are alive at once. Every chunk reads the whole head and adds to
+# its whole gradient, so small ones cost time. At V = 152k one is 441 tokens.
 CHUNK_BYTES = 256 * 2**20
 
 
 class TokenLogprobs(nn.Module):
     """The output head, read at given tokens.
 
-    It shares the head's weight, and the loop over chunks is inside one call: ZeRO-3's hooks gather the weight once for the
-    forward and once for the backward pass, however many chunks a rank's tokens make, so ranks keep in step.
+    It shares the head's weight, and the loop over chunks is inside one call: ZeRO-3's hooks gather the weight once for
+    the forward and once for the backward pass, however many chunks a rank's tokens make, so ranks keep in step.
     """
 
     def __init__(self, head: nn.Linear):
@@ -108,7 +108,7 @@ def _gradient(
     to_entropy: torch.Tensor,
     entropy_gradient: bool,
 ) -> torch.Tensor:
-    """What reaches the scores, (n, V), in place of `logprobs`. With p a row's distribution, c its target, h its entropy:
+    """What reaches the scores, (n, V), in place of `logprobs`. For a row's distribution p, target c, entropy h:
 
     d log p_c / d score_j = [j = c] - p_j        d h / d score_j = -p_j (log p_j + h)
     """
