@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import pytest
 import ray
+from tied_embeddings import tie_embeddings
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.environment import prepare_environment
@@ -72,14 +73,3 @@ def start_parts(start_learners, checkpoints, tmp_path_factory) -> Callable[..., 
         return started[key]
 
     return start
-
-
-def tie_embeddings(path: str, folder: str) -> None:
-    """The checkpoint at `path` with its output head replaced by the input embeddings."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    model = AutoModelForImageTextToText.from_pretrained(path)
-    model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = True
-    model.tie_weights()
-    model.save_pretrained(folder)
-    AutoProcessor.from_pretrained(path).save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Everything that a policy computes on lies on its device, and what leaves it comes back; on a device that stands apart."""
+"""All that a policy computes on lies on its device, and what leaves it comes back: on a device that stands apart."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def assert_alike(there: dict[str, torch.Tensor], here: dict[str, torch.Tensor]) 
     assert there.keys() == here.keys()
     for name, gradient in here.items():
         scale = max(1.0, float(gradient.abs().max()))
-        torch.testing.assert_close(there[name], gradient, atol=1e-5 * scale, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            there[name], gradient, atol=1e-5 * scale, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_the_device_stands_apart():
@@ -127,11 +129,23 @@ def test_readings_come_back(tiny_checkpoints, family, reading):
     policy = fresh(tiny_checkpoints[family])
     case = Case.of(policy)
     with torch.no_grad(), apart_device():
-        here, there = (
-            read_logprobs(each, each, case.prompts, case.responses, Reading(**reading)) for each in (policy, move(policy))
-        )
+        here = read_logprobs(policy, policy, case.prompts, case.responses, Reading(**reading))
+        move(policy)
+        there = read_logprobs(policy, policy, case.prompts, case.responses, Reading(**reading))
     assert all(type(part) is np.ndarray and part.dtype == np.float32 for part in there)
     np.testing.assert_allclose(np.concatenate(there), np.concatenate(here), atol=1e-5)
+
+
+def test_a_bfloat16_policys_answers_are_float32_arrays(checkpoint):
+    """NumPy has no bfloat16."""
+    policy = load_policy(ModelConfig(path=checkpoint, dtype="bfloat16"), 0.8).eval()
+    case = Case.of(policy)
+    with torch.no_grad(), apart_device():
+        here = read_logprobs(policy, policy, case.prompts, case.responses, Reading())
+        move(policy)
+        there = read_logprobs(policy, policy, case.prompts, case.responses, Reading())
+    assert all(part.dtype == np.float32 for part in there)
+    np.testing.assert_allclose(np.concatenate(there), np.concatenate(here), atol=0.1)
 
 
 def test_the_references_answers_come_back(checkpoint):
@@ -210,7 +224,8 @@ def test_an_update_finds_everything_there_and_its_metrics_come_back(tiny_checkpo
 
 def test_a_warm_start_finds_everything_there(checkpoint):
     policy = fresh(checkpoint)
-    picture = warm_start._PictureRow(picture_bytes(112, 112), ((np.array([20, 21, 22, 23]), 2), (np.array([24, 25]), 1)))
+    questions = (np.array([20, 21, 22, 23]), 2), (np.array([24, 25]), 1)
+    picture = warm_start._PictureRow(picture_bytes(112, 112), questions)
     here = warm_start._negative_log_likelihood(policy, [picture]).item()
     with apart_device():
         there = warm_start._negative_log_likelihood(move(policy), [picture])

@@ -1,12 +1,15 @@
-"""Log-probabilities and entropy made a chunk at a time, against the whole matrix of scores and torch's own gradients."""
+"""Log-probabilities and entropy made a chunk at a time, against all scores at once and torch's own gradients."""
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mixed_r1_ray.policy import head
 from mixed_r1_ray.policy.head import TokenLogprobs, token_logprobs
@@ -146,45 +149,65 @@ def test_many_chunks_add_up_as_well_as_one_in_bfloat16(narrow, monkeypatch):
     assert errors[1] <= 1.5 * errors[0] < 0.02
 
 
-def largest_tensors(run) -> tuple[int, int]:
-    """Most numbers in one tensor that `run`'s forward keeps for its backward, and that either makes."""
-    from torch.utils._python_dispatch import TorchDispatchMode
+@dataclass
+class Sizes:
+    """Of the tensors of a forward and its backward."""
 
-    kept, made = [0], [0]
+    kept: int = 0  # numbers of the largest one that is kept for the backward pass
+    made: int = 0  # numbers of the largest one
+    alive: int = 0  # most bytes of all that were alive at once, without those that were there before
 
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            result = function(*args, **(kwargs or {}))
-            made.extend(each.numel() for each in torch.utils._pytree.tree_leaves(result) if torch.is_tensor(each))
-            return result
+    @classmethod
+    def of(cls, run) -> Sizes:
+        sizes, living = cls(), {}
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept.append(tensor.numel())
-        return tensor
+        class Watch(TorchDispatchMode):
+            def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+                result = function(*args, **(kwargs or {}))
+                for tensor in (each for each in tree_leaves(result) if torch.is_tensor(each)):
+                    living[id(tensor)] = weakref.ref(tensor)
+                    sizes.made = max(sizes.made, tensor.numel())
+                there = [tensor for tensor in (ref() for ref in living.values()) if tensor is not None]
+                storages = [tensor.untyped_storage() for tensor in there]
+                distinct = {storage.data_ptr(): storage.nbytes() for storage in storages}
+                sizes.alive = max(sizes.alive, sum(distinct.values()))
+                return result
 
-    with Watch():
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = run()
-        loss.backward()
-    return max(kept), max(made)
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            sizes.kept = max(sizes.kept, tensor.numel())
+            return tensor
+
+        with Watch():
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                loss = run()
+            loss.backward()
+        return sizes
 
 
+COUNT, NARROW, MANY, ROWS = 1000, 4, 2000, 50
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("entropy_gradient", [False, True])
-def test_no_tensor_of_all_scores_is_kept_or_made(monkeypatch, entropy_gradient):
-    count, width, vocabulary, rows = 1000, 4, 500, 50
-    monkeypatch.setattr(head, "CHUNK_BYTES", rows * vocabulary * 4)
-    case = Case.of(count, torch.float32, width, vocabulary)
+def test_no_tensor_of_all_scores_is_kept_or_made(monkeypatch, entropy_gradient, dtype):
+    monkeypatch.setattr(head, "CHUNK_BYTES", ROWS * MANY * 4)
+    case = Case.of(COUNT, dtype, NARROW, MANY)
 
     def ours():
-        return sum(
-            part.sum()
-            for part in token_logprobs(case.hidden, case.weight, case.targets, BANNED, 0.7, entropy_gradient)
-        )
+        parts = token_logprobs(case.hidden, case.weight, case.targets, BANNED, 0.7, entropy_gradient)
+        return sum(part.sum() for part in parts)
 
-    kept, made = largest_tensors(ours)
-    assert kept == count * width
-    assert made == rows * vocabulary
-    assert largest_tensors(lambda: whole(case, 0.7)[0].sum()) == (count * vocabulary,) * 2  # what is being saved
+    sizes = Sizes.of(ours)
+    assert sizes.kept == MANY * NARROW  # the head itself
+    assert sizes.made == ROWS * MANY
+    assert sizes.alive < 2.4 * ROWS * MANY * 4  # two chunks; the rest is small here
+
+
+def test_the_plain_way_makes_and_keeps_all_scores():
+    """What is being saved; the counts above count."""
+    case = Case.of(COUNT, torch.float32, NARROW, MANY)
+    sizes = Sizes.of(lambda: whole(case, 0.7)[0].sum())
+    assert sizes.kept == sizes.made == COUNT * MANY and sizes.alive >= 3 * COUNT * MANY * 4
 
 
 def test_the_default_chunk_holds_what_it_says_at_a_real_vocabulary():

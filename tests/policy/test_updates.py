@@ -168,7 +168,7 @@ def trained(tiny_checkpoints, tmp_path_factory) -> dict:
             pass
         metrics = json.loads((folder / "metrics.json").read_text())
         results[case, num_ranks] = load_file(folder / "weights.safetensors"), metrics
-        results[case, num_ranks, "head"] = [json.loads((folder / f"head{r}.json").read_text()) for r in range(num_ranks)]
+        results[case, num_ranks, "head"] = [json.loads(file.read_text()) for file in sorted(folder.glob("head*.json"))]
     return results
 
 

@@ -13,7 +13,7 @@ from mixed_r1_ray.config import Config, ModelConfig
 from mixed_r1_ray.config_load import load_config
 from mixed_r1_ray.scale.architecture import read_architecture
 from mixed_r1_ray.scale.hardware import GIB
-from mixed_r1_ray.scale.memory import PackedRow, footprints, kept_bytes, logits_bytes, object_store_bytes
+from mixed_r1_ray.scale.memory import SCORES_BYTES, PackedRow, footprints, kept_bytes, object_store_bytes, scores_bytes
 from mixed_r1_ray.vlm.tiny import save_tiny
 
 
@@ -52,8 +52,8 @@ def test_a_layers_kept_bytes_are_those_that_autograd_keeps(tmp_path, family, dty
         packed = pack([inputs], [[np.full(length, 5, np.int32)] * 4], policy.adapter, policy.model)
         found.append(counted(policy, packed))
         rows.append(PackedRow(len(inputs.input_ids), 4, length))
-    # Behind the layers: the last norm, and what the scores' log-softmax keeps.
-    tail = [row.scored * (4 * language.vocabulary + 2 * number * language.width + 8) for row in rows]
+    # Behind the layers: the last norm, the states that predict, entropies, and where tokens and states are found.
+    tail = [row.scored * (number * language.width + 4 + 8 + 8) for row in rows]
     tail = [size + row.tokens * (4 + number) * language.width for size, row in zip(tail, rows, strict=True)]
     layers = [kept_bytes(language, row, number, checkpointing=False) for row in rows]
     assert found[1] - found[0] == pytest.approx(layers[1] - layers[0] + tail[1] - tail[0], rel=0.02)
@@ -157,9 +157,19 @@ def test_no_reference_no_footprint():
     assert "reference" not in planned("algo.beta=0")
 
 
-def test_scores_of_a_row_are_those_of_its_response_tokens():
+def test_scores_are_those_of_two_chunks_or_of_all_tokens_where_they_are_few():
+    from mixed_r1_ray.policy import head
+
     language = read_architecture("OpenGVLab/InternVL3-2B-hf").language
-    assert logits_bytes(language, PackedRow(1000, 2, 100)) == 16 * 200 * 151674
+    assert scores_bytes(language, 100) == 2 * 4 * 100 * 151674
+    assert SCORES_BYTES == head.CHUNK_BYTES
+    assert scores_bytes(language, 4000) == scores_bytes(language, 8000) == 2 * head.CHUNK_BYTES
+
+
+def test_the_heads_gradient_is_summed_in_float32_where_it_is_trained():
+    head = 151_674 * 3584
+    assert planned()["learner"].device["head gradient"] == (4 + 2) * head
+    assert "head gradient" not in planned("learner.lora_rank=16", "learner.freeze=vision+projector")["learner"].device
 
 
 def test_object_store_holds_the_weights_and_two_batches_of_pictures():

@@ -17,7 +17,7 @@ Content = TypeVar("Content")
 def worker_device(role: str, gpus: int) -> torch.device:
     """The GPU of a worker of `role`, or the CPU where its `gpus_per_worker` is 0.
 
-    A worker without one of its own may still see its node's GPUs. Raises UserError where it should see one and does not.
+    A worker without one of its own may still see its node's. Raises UserError where it should see one and does not.
     """
     if not gpus:
         return torch.device("cpu")

@@ -1,7 +1,7 @@
 """Hidden states to log-probabilities, without ever holding all scores over the vocabulary.
 
-N tokens have N V scores; at V = 152k one token's are 0.6 MB in float32, several times over with what a log-softmax keeps
-for its backward pass. So rows are taken a chunk at a time, and their scores are computed again in the backward pass.
+N tokens have N V scores; at V = 152k one token's are 0.6 MB in float32, several times over with what a log-softmax
+keeps for its backward pass. So rows are taken a chunk at a time, and scores are computed again in the backward pass.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from torch.autograd.function import once_differentiable
 
 from mixed_r1_ray.vlm.base import BANNED_BIAS
 
-# Float32 scores of a chunk (choice). Every chunk reads the whole head and adds to its whole gradient: smaller ones cost
-# time. At V = 152k a chunk is 441 tokens, and up to four tensors of this size are alive at once.
+# Float32 scores of a chunk (choice); two such tensors are alive at once. Every chunk reads the whole head and adds to
+# its whole gradient, so small ones cost time. At V = 152k one is 441 tokens.
 CHUNK_BYTES = 256 * 2**20
 
 
 class TokenLogprobs(nn.Module):
     """The output head, read at given tokens.
 
-    It shares the head's weight, and the loop over chunks is inside one call: ZeRO-3's hooks gather the weight once for the
-    forward and once for the backward pass, however many chunks a rank's tokens make, so ranks keep in step.
+    It shares the head's weight, and the loop over chunks is inside one call: ZeRO-3's hooks gather the weight once for
+    the forward and once for the backward pass, however many chunks a rank's tokens make, so ranks keep in step.
     """
 
     def __init__(self, head: nn.Linear):
@@ -60,19 +60,13 @@ def token_logprobs(
 
 
 class _ChunkedLogprobs(torch.autograd.Function):
-    """With p the distribution of a row, c its target and h its entropy, at temperature 1:
-
-    d log p_c / d logit_j = [j = c] - p_j        d h / d logit_j = -p_j (log p_j + h)
-    """
-
     @staticmethod
     def forward(ctx, hidden, weight, target_ids, bias, temperature, entropy_gradient):
-        chosen, entropy = [], []
-        for rows, targets in _chunks(weight, hidden, target_ids):
-            logprobs = _logprobs(rows, weight, bias, temperature)
-            chosen.append(logprobs.gather(1, targets.unsqueeze(1)).squeeze(1))
-            entropy.append(-logprobs.exp().mul_(logprobs).sum(1))
-        chosen, entropy = torch.cat(chosen), torch.cat(entropy)
+        parts = [
+            _chosen_and_entropy(_logprobs(rows, weight, bias, temperature), targets)
+            for rows, targets in _chunks(weight, hidden, target_ids)
+        ]
+        chosen, entropy = (torch.cat(part) for part in zip(*parts, strict=True))
         if not entropy_gradient:
             ctx.mark_non_differentiable(entropy)
         ctx.save_for_backward(hidden, weight, target_ids, bias, entropy)
@@ -81,29 +75,48 @@ class _ChunkedLogprobs(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_chosen, grad_entropy):
+    def backward(ctx, to_chosen, to_entropy):
         hidden, weight, target_ids, bias, entropy = ctx.saved_tensors
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
-        grad_hidden = []
+        to_hidden = []
         # Float32, however narrow the weight: many chunks are added up.
-        grad_weight = torch.zeros_like(weight, dtype=_wide(weight)) if wants_weight else None
-        for rows, *of_rows in _chunks(weight, hidden, target_ids, entropy, grad_chosen, grad_entropy):
-            targets, entropies, to_chosen, to_entropy = (part.unsqueeze(1) for part in of_rows)
+        to_weight = torch.zeros_like(weight, dtype=_wide(weight)) if wants_weight else None
+        for rows, *of_rows in _chunks(weight, hidden, target_ids, entropy, to_chosen, to_entropy):
             logprobs = _logprobs(rows, weight, bias, ctx.temperature)
-            slope = -to_chosen
-            if ctx.entropy_gradient:
-                slope = slope - (logprobs + entropies).mul_(to_entropy)
-            scores = logprobs.exp_().mul_(slope).scatter_add_(1, targets, to_chosen).div_(ctx.temperature)
-            scores = scores.to(weight.dtype)
+            to_scores = _gradient(logprobs, *of_rows, ctx.entropy_gradient).div_(ctx.temperature).to(weight.dtype)
             if wants_hidden:
-                grad_hidden.append(scores @ weight)
+                to_hidden.append(to_scores @ weight)
             if wants_weight:
-                grad_weight += scores.t() @ rows
+                to_weight += to_scores.t() @ rows
+            del logprobs, to_scores  # before the next chunk's are made
         return (
-            torch.cat(grad_hidden) if wants_hidden else None,
-            grad_weight.to(weight.dtype) if wants_weight else None,
+            torch.cat(to_hidden) if wants_hidden else None,
+            to_weight.to(weight.dtype) if wants_weight else None,
             *(None,) * 4,
         )
+
+
+def _chosen_and_entropy(logprobs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return logprobs.gather(1, targets.unsqueeze(1)).squeeze(1), -logprobs.exp().mul_(logprobs).sum(1)
+
+
+def _gradient(
+    logprobs: torch.Tensor,
+    targets: torch.Tensor,
+    entropy: torch.Tensor,
+    to_chosen: torch.Tensor,
+    to_entropy: torch.Tensor,
+    entropy_gradient: bool,
+) -> torch.Tensor:
+    """What reaches the scores, (n, V), in place of `logprobs`. For a row's distribution p, target c, entropy h:
+
+    d log p_c / d score_j = [j = c] - p_j        d h / d score_j = -p_j (log p_j + h)
+    """
+    targets, to_chosen = targets.unsqueeze(1), to_chosen.unsqueeze(1)
+    slope = to_chosen
+    if entropy_gradient:
+        slope = (logprobs + entropy.unsqueeze(1)).mul_(to_entropy.unsqueeze(1)).add_(to_chosen)
+    return logprobs.exp_().mul_(slope).neg_().scatter_add_(1, targets, to_chosen)
 
 
 def _chunks(weight: torch.Tensor, *tensors: torch.Tensor):

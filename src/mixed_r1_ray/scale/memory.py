@@ -15,7 +15,7 @@ from .hardware import GIB
 from .workload import Workload
 
 ADAM_BYTES = 12  # a trained parameter: float32 copy, two moments
-LOGITS_BYTES = 16  # a score: float32 logits, log-probabilities, two temporaries of their entropy (policy/logprobs.py)
+SCORES_BYTES = 256 * 2**20  # of a chunk of scores over the vocabulary: CHUNK_BYTES of policy/head.py
 LIVE_PARAMETERS = 10**9  # DeepSpeed's stage3_max_live_parameters
 REDUCE_BUCKET = 5 * 10**8  # DeepSpeed's reduce_bucket_size, in numbers
 ENGINE_WORKSPACE = 3 * GIB  # choice: activations of a prefill, CUDA graphs, the sampler's logits
@@ -65,8 +65,10 @@ def learner_footprint(config: Config, architecture: Architecture, work: Workload
     working = {
         "gathered": number * in_passing if ranks > 1 else number * min(trained, REDUCE_BUCKET),
         "activations": kept,
-        "logits": rows * logits_bytes(architecture.language, microbatch),
+        "scores": scores_bytes(architecture.language, rows * microbatch.scored),
     }
+    if not learner.lora_rank:
+        working["head gradient"] = (4 + number) * architecture.language.embedding_parameters  # summed in float32
     written = {"checkpoint": ADAM_BYTES * trained / ranks}  # this rank's share, on the host while it is written
     if learner.offload == "none":
         return Footprint(weights | state | working, written)
@@ -85,14 +87,14 @@ def rollout_footprint(config: Config, architecture: Architecture, device_bytes: 
 
 
 def reference_footprint(config: Config, architecture: Architecture, work: Workload) -> Footprint:
-    """Whole weights, and the scores of a whole group at once."""
+    """Whole weights, and a whole group at once."""
     number, language = BYTES[config.model.dtype], architecture.language
     group = PackedRow(work.prompt_tokens, config.rollout.group_size, work.response_tokens)
     return Footprint(
         {
             "weights": number * architecture.parameters,
             "activations": number * group.tokens * (3 * language.mlp_width + 4 * language.width),
-            "logits": logits_bytes(language, group),
+            "scores": scores_bytes(language, group.scored),
         }
     )
 
@@ -140,6 +142,6 @@ def kept_bytes(language: Language, row: PackedRow, number: int, checkpointing: b
     return language.layers * number * width * row.tokens + layer if checkpointing else language.layers * layer
 
 
-def logits_bytes(language: Language, row: PackedRow) -> float:
-    """Scores over the vocabulary of all tokens that are judged at once."""
-    return LOGITS_BYTES * row.scored * language.vocabulary
+def scores_bytes(language: Language, tokens: int) -> float:
+    """Scores over the vocabulary that are alive while `tokens` are judged: two chunks of them in float32."""
+    return 2 * min(SCORES_BYTES, 4 * tokens * language.vocabulary)
