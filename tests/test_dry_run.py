@@ -11,6 +11,9 @@ from mixed_r1_ray.dry_run import dry_run
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.main import main
 from mixed_r1_ray.memory_plan import Load, judge
+from mixed_r1_ray.scale.architecture import read_architecture
+from mixed_r1_ray.scale.hardware import GIB
+from mixed_r1_ray.scale.memory import footprints
 
 ONE = [
     *("cluster.nodes=1", "cluster.gpus_per_node=1", "cluster.share_gpus=true"),
@@ -41,19 +44,27 @@ def seconds_of(text: str, phase: str) -> float:
 
 def test_internvl_8b_does_not_fit_one_gpu_and_the_sum_says_why(capsys):
     with pytest.raises(UserError) as caught:
-        dry_run(load_config(["conf=internvl_8b", *ONE, "rollout.gpu_memory_fraction=0.3"]))
-    # 7.94e9 parameters x 2 bytes, thrice; 7.64e9 trained x 2 and x 12 bytes
+        dry_run(load_config(["conf=internvl_8b", *ONE]))
+    # 7.94e9 parameters x 2 bytes; 7.64e9 trained x 2 and x 12 bytes
     assert str(caught.value).startswith(
-        "GPU of rollout + learner + reference: rollout weights 14.8 + learner weights 14.8 + learner gradients 14.2 + "
-        "learner optimizer 85.4 + reference weights 14.8 = 144.0 GiB, of 78.0 GiB"
+        "GPU of learner while rollout + reference sleep: learner weights 14.8 + learner gradients 14.2 + "
+        "learner optimizer 85.4 = 114.4 GiB, of 78.0 GiB"
     )
     assert "cannot fit" in capsys.readouterr().out
 
 
-def test_internvl_2b_fits_one_gpu(shown):
-    smaller = ["rollout.gpu_memory_fraction=0.2", "learner.microbatch_tokens=8192", "rollout.max_new_tokens=1024"]
-    text = shown("conf=internvl_2b", *ONE, *smaller, "model.max_length=5120")
-    assert "cannot fit" not in text and "may not fit" not in text and text.count("fits") == 2
+@pytest.mark.parametrize("words", [["conf=internvl_2b"], ["conf=internvl_8b", "learner.offload=optimizer"]])
+def test_what_fits_one_gpu_by_turns(shown, words):
+    text = shown(*words, *ONE)
+    assert "cannot fit" not in text and "may not fit" not in text and text.count("fits") == 4
+
+
+def test_what_sleeps_lies_on_the_host():
+    config = load_config(["conf=internvl_8b", *ONE])
+    prints = footprints(config, read_architecture(config.model.path), 80 * GIB)
+    weights, state = 2 * 7_944_373_760, 14 * 7_640_361_472  # of what is trained, gradients and AdamW's
+    assert prints["rollout"].host["asleep"] == prints["reference"].host["asleep"] == weights
+    assert prints["learner"].host["asleep"] == weights + state
 
 
 def test_internvl_8b_fits_eight_gpus(shown):

@@ -73,10 +73,17 @@ def loads(config: Config, architecture: Architecture, placement: Placement) -> l
     kinds = {tuple(name for name, _ in bundle.actors) for bundle in placement.bundles if bundle.gpus}
     room = device_bytes - DEVICE_RESERVE if device_bytes else None
     gpus = [
-        Load(f"GPU of {' + '.join(kind)}", _parts(prints, dict.fromkeys(kind, 1), "device"), room)
+        Load(f"GPU of {_turn(kind, role)}", _parts(prints, {role: 1}, "device"), room)
         for kind in sorted(kinds)
+        for role in kind
     ]
     return [*gpus, _fullest_host(prints, placement), _fullest_store(config, architecture, placement)]
+
+
+def _turn(kind: tuple[str, ...], role: str) -> str:
+    """Of those that share a GPU one is awake at a time."""
+    others = " + ".join(name for name in kind if name != role)
+    return f"{role} while {others} sleep" if others else role
 
 
 def _parts(prints: Mapping[str, Footprint], counts: Mapping[str, int], where: str) -> dict[tuple[str, str], float]:

@@ -154,10 +154,10 @@ def test_the_references_answers_come_back(checkpoint):
     case = Case.of(worker.policy)
     rollouts = tuple(Rollout(i, ids, None, None, "", True) for i, ids in enumerate(case.responses[0]))
     group = Group("p0", case.prompts[0].input_ids, rollouts)
-    here = worker.logprobs(case.prompts[0], group)
+    _, here = worker.logprobs(case.prompts[0], group)
     with apart_device():
         move(worker.policy)
-        there = worker.logprobs(case.prompts[0], group)
+        _, there = worker.logprobs(case.prompts[0], group)
     assert [part.shape for part in there] == [(length,) for length in LENGTHS[0]]
     np.testing.assert_allclose(np.concatenate(there), np.concatenate(here), atol=1e-5)
 
@@ -213,7 +213,7 @@ def test_an_update_finds_everything_there_and_its_metrics_come_back(tiny_checkpo
         assert all(type(part) is torch.Tensor and part.device.type == "cpu" for part in old.values())
         statistics, mismatch = learner._accumulate(batch, old)
         assert type(statistics.sums) is torch.Tensor and type(mismatch.abs_max) is float
-        return statistics.metrics(batch) | mismatch.metrics() | {"worst": float(mismatch.worst_prompt_id[1:])}
+        return statistics.metrics(batch) | mismatch.metrics() | {"worst": float(mismatch.worst.prompt_id[1:])}
 
     here, expected = update(), gradients(policy)
     with apart_device():

@@ -21,6 +21,8 @@ REDUCE_BUCKET = 5 * 10**8  # DeepSpeed's reduce_bucket_size, in numbers
 ENGINE_WORKSPACE = 3 * GIB  # choice: activations of a prefill, CUDA graphs, the sampler's logits
 DEVICE_RESERVE = 2 * GIB  # choice: CUDA context, NCCL buffers, fragmentation
 
+KEPT = ("weights", "gradients", "optimizer")  # between its turns
+
 BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -30,6 +32,11 @@ class Footprint:
 
     device: dict[str, float] = field(default_factory=dict)
     host: dict[str, float] = field(default_factory=dict)
+
+    def asleep_on_host(self) -> Footprint:
+        """The same actor, where it takes turns with others: what it keeps lies on the host meanwhile."""
+        kept = sum(self.device.get(part, 0) for part in KEPT)
+        return Footprint(self.device, self.host | ({"asleep": kept} if kept else {}))
 
     def on_host(self) -> Footprint:
         """The same actor without a device."""
@@ -47,7 +54,8 @@ def footprints(config: Config, architecture: Architecture, device_bytes: float) 
     if has_reference_worker(config):
         found["reference"] = reference_footprint(config, architecture, work)
     gpus = {role: getattr(config, role).gpus_per_worker for role in found}
-    return {role: part if gpus[role] else part.on_host() for role, part in found.items()}
+    found = {role: part if gpus[role] else part.on_host() for role, part in found.items()}
+    return {role: part.asleep_on_host() for role, part in found.items()} if config.cluster.share_gpus else found
 
 
 def learner_footprint(config: Config, architecture: Architecture, work: Workload) -> Footprint:
