@@ -11,6 +11,7 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import sqrt
 
@@ -24,12 +25,12 @@ pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("CHAOS_KILLS", "30"))
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
 VICTIMS = ("RolloutWorker", "RewardWorker", "ReferenceWorker", "LearnerWorker", "driver")
-PROMPTS, GROUP, STEPS, EPOCHS = 64, 4, 16, 2  # 8 prompts a step
+PROMPTS, GROUP, STEPS, EPOCHS = 64, 4, 48, 6  # 8 prompts a step
 SETTINGS = (
     "tiny.train_per_type=16",
     "tiny.eval_per_type=50",
     f"run.max_steps={STEPS}",
-    "run.checkpoint_every=3",
+    "run.checkpoint_every=5",
     "run.resume=auto",
 )
 
@@ -63,28 +64,39 @@ class Battered:
         return bool(found)
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    run: RealRun
+    seconds: float
+
+
 @pytest.fixture(scope="module")
-def undisturbed(finished):
-    return finished(*SETTINGS)
+def undisturbed(finished) -> Undisturbed:
+    finished(*SETTINGS)  # builds the model and the data
+    run = finished(*SETTINGS)
+    return Undisturbed(run, time.monotonic() - run.started)
 
 
 @pytest.fixture(scope="module")
 def battered(start, undisturbed) -> list[Battered]:
-    """Runs until all victims have been killed, each kind equally often, in an order and at moments drawn by SEED."""
+    """Runs until all victims have been killed, each kind equally often, in an order and at moments drawn by SEED.
+
+    From a start or a kill to the next: up to as long as a whole run takes that nobody disturbs.
+    """
     chance = random.Random(SEED)
     victims = [VICTIMS[number % len(VICTIMS)] for number in range(KILLS)]
     chance.shuffle(victims)
     runs = []
     while victims:
         runs.append(Battered(start(*SETTINGS)))
-        batter(runs[-1], victims, chance, start)
+        batter(runs[-1], victims, lambda: chance.uniform(0, undisturbed.seconds), start)
     return runs
 
 
-def batter(one: Battered, victims: list[str], chance: random.Random, start) -> None:
+def batter(one: Battered, victims: list[str], pause: Callable[[], float], start) -> None:
     """Kills while the run lasts; a driver that has gone is started again, the last time to the end."""
     deadline = time.monotonic() + 4 * START_S
-    pause = chance.uniform(5, 40)
+    due = time.monotonic() + pause()
     while True:
         assert time.monotonic() < deadline, one.run.output[-6000:]
         time.sleep(0.1)
@@ -95,10 +107,10 @@ def batter(one: Battered, victims: list[str], chance: random.Random, start) -> N
                 return
             one.resumes += 1
             one.run = start(*SETTINGS, folder=one.run.folder)
-            pause = chance.uniform(5, 40)
-        elif victims and time.monotonic() - one.run.started > pause and one.kill(victims[-1]):
+            due = time.monotonic() + pause()
+        elif victims and time.monotonic() > due and one.kill(victims[-1]):
             victims.pop()
-            pause += chance.uniform(2, 20)
+            due = time.monotonic() + pause()
 
 
 def trained_on(run: RealRun) -> Counter:
@@ -124,7 +136,7 @@ def test_every_run_ends_learns_from_everything_once_and_scores_alike(undisturbed
     lines.append("|---|---|---|---|---|---|")
     faults = []
     for number, one in enumerate(battered):
-        ledger, (difference, error) = trained_on(one.run), mean_difference(one.run, undisturbed)
+        ledger, (difference, error) = trained_on(one.run), mean_difference(one.run, undisturbed.run)
         whole = len(ledger) == PROMPTS * GROUP * EPOCHS and set(ledger.values()) == {1}
         killed = ", ".join(one.kills)
         lines.append(
