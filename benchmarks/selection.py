@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import pyarrow.parquet as pq
 import yaml
@@ -20,8 +21,16 @@ from paired import CACHE, MODES, TYPES, By, Cell, call, cells, difference, over_
 from paired import said, seeded, train
 
 from mixed_r1_ray.data.synthetic import build_quickstart_data
+from mixed_r1_ray.runtime.metrics import read_metrics
 
 ROOT = Path("runs/selection")
+FIRST, LAST = slice(0, 20), slice(-20, None)  # steps
+CURVES = {
+    "flat groups, steps 1-20": ("group/zero_variance_fraction", FIRST),
+    "flat groups, last 20 steps": ("group/zero_variance_fraction", LAST),
+    "reward, steps 1-20": ("reward/mean", FIRST),
+    "KL to the reference, last 20 steps": ("kl/reference", LAST),
+}
 
 
 def main() -> None:
@@ -31,11 +40,12 @@ def main() -> None:
     parser.add_argument("--per-type", type=int, default=512, help="records of each type in either mixture, at most")
     options = parser.parse_args()
     found = {seed: compare_seed(seed, options.steps, options.per_type) for seed in options.seeds}
-    print_table(found, options.steps)
+    print_table({seed: difference(*runs) for seed, runs in found.items()}, options.steps)
+    print_training([[folder for folder, _ in runs] for runs in found.values()])
 
 
-def compare_seed(seed: int, steps: int, per_type: int) -> By:
-    """Held-out results of the run on selected records minus those on unselected ones."""
+def compare_seed(seed: int, steps: int, per_type: int) -> list[tuple[Path, int]]:
+    """The finished run on unselected records, and that on selected ones: folder and last step."""
     everything, _ = build_quickstart_data(CACHE, seed=seed, train_per_type=4096, eval_per_type=400)
     folder = ROOT / f"seed{seed}"
     kept = folder / "selected"
@@ -52,7 +62,7 @@ def compare_seed(seed: int, steps: int, per_type: int) -> By:
         run = folder / f"{name}-{size}-{steps}"
         train(run, seed, steps, f"data.train={mixture / 'train'}")
         finals.append((run, steps))
-    return difference(*finals)
+    return finals
 
 
 def count(files: Sequence[Path]) -> dict[tuple[str, str], int]:
@@ -82,6 +92,20 @@ def print_table(found: dict[int, By], steps: int) -> None:
         for seed, differences in found.items():
             print_differences(mode, seed, cells(differences, mode))
         print_differences(mode, "all", over_seeds(list(found.values()), mode))
+
+
+def print_training(pairs: list[list[Path]]) -> None:
+    """What the runs were like, unselected and selected, means over seeds."""
+    print("\nwhile it trained, mean over seeds\n")
+    print_head("", *CURVES)
+    for name, folders in zip(("unselected", "selected"), zip(*pairs, strict=True), strict=True):
+        means = [fmean(_mean(folder, *of) for folder in folders) for of in CURVES.values()]
+        print_row(name, *(f"{value:.3f}" for value in means))
+
+
+def _mean(folder: Path, metric: str, steps: slice) -> float:
+    lines = [line for line in read_metrics(folder / "metrics.jsonl") if metric in line]
+    return fmean(line[metric] for line in lines[steps])
 
 
 def print_differences(mode: str, seed: int | str, of_types: list[Cell]) -> None:
