@@ -81,15 +81,17 @@ def undisturbed(finished) -> Undisturbed:
 def battered(start, undisturbed) -> list[Battered]:
     """Runs until all victims have been killed, each kind equally often, in an order and at moments drawn by SEED.
 
-    From a start or a kill to the next: up to as long as a whole run takes that nobody disturbs.
+    From a start or a kill to the next: up to as long as a whole run takes that nobody disturbs, by the latest to end.
     """
     chance = random.Random(SEED)
     victims = [VICTIMS[number % len(VICTIMS)] for number in range(KILLS)]
     chance.shuffle(victims)
-    runs = []
+    runs, whole = [], [undisturbed]
     while victims:
         runs.append(Battered(start(*SETTINGS)))
-        batter(runs[-1], victims, lambda: chance.uniform(0, undisturbed.seconds), start)
+        batter(runs[-1], victims, lambda: chance.uniform(0, min(one.seconds for one in whole)), start)
+        if not runs[-1].kills:
+            whole.append(Undisturbed(runs[-1].run, time.monotonic() - runs[-1].run.started))
     return runs
 
 

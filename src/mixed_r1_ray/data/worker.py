@@ -35,7 +35,7 @@ class PreparedPrompt:
     inputs: PromptInputs
 
 
-@ray.remote(max_restarts=-1, max_task_retries=3)
+@ray.remote(max_restarts=-1)
 @observed
 class DataWorker:
     """Reads a run's splits, one row at a time: what it holds does not grow with them.
@@ -63,6 +63,7 @@ class DataWorker:
         """Name and number of rows of each file, as this worker's node has them."""
         return [(file.name, len(file)) for file in self.tables[split].files]
 
+    @ray.method(max_task_retries=3)
     def prepare(self, split: str, places: Sequence[tuple[int, int]]) -> tuple:
         """Returns 1 + 2 n objects for n rows: a list of Prompt or BadRow, then each row's images, then its inputs.
 
@@ -71,6 +72,7 @@ class DataWorker:
         table = self.tables[split]
         return separated([self._prepare_row(table, *place) for place in places])
 
+    @ray.method(max_task_retries=3)
     def pictures(self, split: str, ids: Sequence[str]) -> dict[str, bytes]:
         """The first picture of each record as its file holds it; records without one are left out."""
         return self.tables[split].first_pictures(ids)

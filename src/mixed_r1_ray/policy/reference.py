@@ -13,7 +13,7 @@ from mixed_r1_ray.types import Group, PromptInputs
 from mixed_r1_ray.whereabouts import observed
 
 
-@ray.remote(max_restarts=-1, max_task_retries=3)
+@ray.remote(max_restarts=-1)
 @observed
 class ReferenceWorker:
     """Answers with log-probabilities, group by group, while other groups are still being generated.
@@ -41,7 +41,7 @@ class ReferenceWorker:
         free_cached_memory()
 
     @torch.inference_mode()
-    @ray.method(num_returns=2)
+    @ray.method(num_returns=2, max_task_retries=3)
     def logprobs(self, inputs: PromptInputs, group: Group) -> tuple[bool, tuple[np.ndarray, ...]]:
         """That it is done, for the driver, and log-probabilities of each response's tokens, float32 (T,) each."""
         responses = [rollout.token_ids for rollout in group.rollouts]

@@ -21,7 +21,7 @@ from mixed_r1_ray.vlm.families import load_adapter
 BATCH_ROWS = 64
 
 
-@ray.remote(max_restarts=-1, max_task_retries=3)
+@ray.remote(max_restarts=-1)
 class ChunkWorker:
     """Reads rows with their pictures when they are asked for, and keeps nothing: Ray restarts it and repeats the call."""
 
@@ -31,6 +31,7 @@ class ChunkWorker:
         torch.set_num_threads(1)
         self.config, self.adapter = config, load_adapter(config.model)
 
+    @ray.method(max_task_retries=3)
     def prepare(self, file: InputFile, rows) -> tuple:
         """1 + 2 n objects for n rows, as DataWorker.prepare."""
         prepared = []
