@@ -17,7 +17,7 @@ import numpy as np
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.config_load import load_config
 from mixed_r1_ray.environment import prepare_environment
-from mixed_r1_ray.guard import LOGPROB_MISMATCH, TokenDifferences
+from mixed_r1_ray.guard import LOGPROB_MISMATCH, Guard, TokenDifferences
 
 BANDS = (0, 0.01, 0.1, 0.5, 1, 2, 4, 8, np.inf)  # nats
 TOGETHER = 16  # prompts that the trainer reads at once
@@ -32,7 +32,7 @@ def main() -> None:
     config = load_config(["conf=quickstart", f"model.path={options.folder}", f"model.dtype={options.dtype}"])
     prepare_environment(config)
     engine, trainer = read_both(config, options.prompts)
-    print_table(TokenDifferences.of(engine, trainer), -trainer)
+    print_table(TokenDifferences.of(engine, trainer, Guard.from_config(config).likely), -trainer)
 
 
 def read_both(config: Config, num_prompts: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,14 +15,15 @@ GUARD = Guard(max_logprob_mismatch=1e-4, max_initial_kl=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("dtype", "mismatch", "kl", "mean"), [("float32", 1e-4, 1e-6, 1e-5), ("bfloat16", 1.0, 1e-2, 0.05)]
+    ("dtype", "mismatch", "kl", "mean", "likely"),
+    [("float32", 1e-4, 1e-6, 1e-5, 0.25), ("bfloat16", 1.0, 1e-2, 0.05, math.inf)],
 )
-def test_thresholds_follow_the_number_format_unless_they_are_set(dtype, mismatch, kl, mean):
+def test_thresholds_follow_the_number_format_unless_they_are_set(dtype, mismatch, kl, mean, likely):
     config = Config()
     config.model.dtype = dtype
-    assert Guard.from_config(config) == Guard(mismatch, kl, 0, mean)
+    assert Guard.from_config(config) == Guard(mismatch, kl, 0, mean, likely)
     config.guard.max_logprob_mismatch, config.guard.max_initial_kl, config.guard.max_mean_mismatch = 0.5, 0.25, 0.125
-    assert Guard.from_config(config) == Guard(0.5, 0.25, 0, 0.125)
+    assert Guard.from_config(config) == Guard(0.5, 0.25, 0, 0.125, likely)
 
 
 @pytest.mark.parametrize("mismatch", [0.0, 1e-6, 1e-4])
@@ -63,6 +64,15 @@ def test_the_bound_grows_from_a_quarter_nat_on_with_the_log_probability_nearer_t
     found = TokenDifferences.of(np.array([engine]), np.array([trainer]))
     assert (found.sizes[0], found.scales[0]) == (pytest.approx(size), scale)
     assert found.scaled[0] == pytest.approx(size / scale)
+
+
+def test_in_bfloat16_the_bound_is_one_for_all():
+    config = Config()
+    config.model.dtype = "bfloat16"
+    unlikely = np.array([-9.0])
+    assert TokenDifferences.of(unlikely, unlikely, Guard.from_config(config).likely).scales[0] == 1.0
+    config.model.dtype = "float32"
+    assert TokenDifferences.of(unlikely, unlikely, Guard.from_config(config).likely).scales[0] == 36.0
 
 
 def test_an_unlikely_token_may_differ_by_more_and_the_message_says_by_how_much():

@@ -112,8 +112,16 @@ def test_failures_in_a_row_without_a_step_stop_the_run(run):
     assert house.ended == 3
 
 
-def test_a_first_start_that_fails_is_raised_as_it_is(run):
-    house = run([(-1, DIED)])
+def test_starts_that_fail_are_counted_whatever_was_done_before_them(run):
+    house = run([(3, DIED), *[(-1, DIED)] * 5], max_restarts=2)
+    with pytest.raises(UserError, match=r"the run failed 3 times in a row"):
+        house.run()
+    assert house.ended == 3
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_first_start_that_fails_is_raised_as_it_is(run, resumed):
+    house = run([(-1, DIED)], resumed=resumed)
     with pytest.raises(ActorDied):
         house.run()
     assert house.ended == 1 and house.warnings == []

@@ -250,8 +250,8 @@ class AlgoConfig:
 
 @dataclass
 class GuardConfig:
-    #: Most |engine - trainer| log-probability of a likely token before the run stops; below a log-probability of -0.25
-    #: in proportion more; null: 1e-4 in float32, 1.0 in bfloat16.
+    #: Most |engine - trainer| log-probability of a token before the run stops; in float32, below a log-probability of
+    #: -0.25, in proportion more; null: 1e-4 in float32, 1.0 in bfloat16.
     max_logprob_mismatch: Positive | None = None
     #: Most of their mean over the tokens of a proof; null: 1e-5 in float32, 0.05 in bfloat16.
     max_mean_mismatch: Positive | None = None

@@ -22,11 +22,11 @@ EXPLAINED = 0.25  # a supposition must leave at most this part of the mean diffe
 TEMPERATURES = 4.0  # looked for up to so many times the configured one, up and down (choice)
 
 
-def mismatch(groups: Sequence[FinishedGroup], trainer: Sequence[np.ndarray]) -> list[TokenDifferences]:
+def mismatch(groups: Sequence[FinishedGroup], trainer: Sequence[np.ndarray], guard: Guard) -> list[TokenDifferences]:
     """Engine and trainer on every response token, group by group."""
     engine = fetch([one.group for one in groups], what="probe responses", deadline_s=DEADLINE_S)
     return [
-        TokenDifferences.of(np.concatenate([rollout.logprobs for rollout in group.rollouts]), numbers)
+        TokenDifferences.of(np.concatenate([rollout.logprobs for rollout in group.rollouts]), numbers, guard.likely)
         for group, numbers in zip(engine, trainer, strict=True)
     ]
 
@@ -53,7 +53,7 @@ class Diagnosis:
         return self._pattern()
 
     def _suppositions(self, sampling: SamplingConfig, step: int) -> Iterator[tuple[bool, str]]:
-        alone = [difference for one in self.groups for difference in mismatch([one], self.learners.logprobs([one]))]
+        alone = [difference for one in self.groups for difference in mismatch([one], self.learners.logprobs([one]), self.guard)]
         yield self._explains(alone), (
             "padding leaks in the trainer: each prompt by itself agrees, several in a batch do not"
         )
@@ -76,7 +76,7 @@ class Diagnosis:
         )
 
     def _fits(self, reading: Reading) -> bool:
-        return self._explains(mismatch(self.groups, self.learners.logprobs(self.groups, reading)))
+        return self._explains(mismatch(self.groups, self.learners.logprobs(self.groups, reading), self.guard))
 
     def _explains(self, differences: Sequence[TokenDifferences]) -> bool:
         """Whether the differences are gone: within the guard's limits, and small beside what they were."""
@@ -94,7 +94,7 @@ class Diagnosis:
             if other is asked or not asked.prompt.image_sizes or other.prompt.image_sizes != asked.prompt.image_sizes:
                 continue
             read = self.learners.logprobs([asked], Reading(pictures=other.prompt.inputs))
-            yield self._gone(mismatch([asked], read)[0], before), (
+            yield self._gone(mismatch([asked], read, self.guard)[0], before), (
                 f"swapped pictures: for prompt {asked.prompt.prompt_id!r} the engine saw those of "
                 f"{other.prompt.prompt_id!r}"
             )
@@ -105,7 +105,7 @@ class Diagnosis:
 
         def distance(log_temperature: float) -> float:
             read = self.learners.logprobs(self.groups, Reading(temperature=float(np.exp(log_temperature))))
-            return float(TokenDifferences.joined(mismatch(self.groups, read)).sizes.mean())
+            return float(TokenDifferences.joined(mismatch(self.groups, read, self.guard)).sizes.mean())
 
         middle, reach = np.log(self.learners.config.rollout.temperature), np.log(TEMPERATURES)
         bounds = (middle - reach, middle + reach)
@@ -114,7 +114,7 @@ class Diagnosis:
     def _agrees_after_loading(self, sampling: SamplingConfig, step: int) -> bool:
         self.rollout.load_weights(self.learners.weights(version=step))
         groups = list(self.rollout.generate([one.prompt for one in self.groups], sampling, step))
-        return self._explains(mismatch(groups, self.learners.logprobs(groups)))
+        return self._explains(mismatch(groups, self.learners.logprobs(groups), self.guard))
 
     def _pattern(self) -> str:
         seeing = [bool(one.prompt.image_sizes) for one in self.groups]

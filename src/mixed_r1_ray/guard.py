@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.types import Group
 
 LOGPROB_MISMATCH = {"float32": 1e-4, "bfloat16": 1.0}  # max |engine - trainer|, nats, of likely tokens
-LIKELY = 0.25  # nats: less likely tokens may differ in proportion by more (choice)
+# Nats: less likely tokens may differ in proportion by more (choice). Bfloat16's bound has room for all as it is.
+LIKELY = {"float32": 0.25, "bfloat16": inf}
 MEAN_MISMATCH = {"float32": 1e-5, "bfloat16": 0.05}  # of a proof's tokens: below it bfloat16 is rounding (choice)
 UNTRIED = "Stale weights in the engine, another temperature, other pictures or position ids look like this"
 INITIAL_KL = {"float32": 1e-6, "bfloat16": 1e-2}
@@ -44,7 +46,7 @@ class TokenDifference:
 class TokenDifferences:
     """How far engine and trainer are apart on N tokens: sizes and scales, float64 (N,), as in TokenDifference.
 
-    The scale is max(1, |log-probability| / LIKELY), of the two log-probabilities the one nearer to 0: a fault that
+    The scale is max(1, |log-probability| / likely), of the two log-probabilities the one nearer to 0: a fault that
     makes a likely token unlikely must not raise its own bound. Why in proportion, to first order: logits that are off
     by e_j move log p_t by the sum over j of p_j (e_t - e_j), so by no more than 1 - p_t <= |log p_t| times the largest
     difference of two e; and a hidden state that is off by the factor 1 + h moves it by h (log p_t + entropy).
@@ -54,13 +56,13 @@ class TokenDifferences:
     scales: np.ndarray
 
     @classmethod
-    def of(cls, engine: np.ndarray, trainer: np.ndarray) -> TokenDifferences:
+    def of(cls, engine: np.ndarray, trainer: np.ndarray, likely: float = LIKELY["float32"]) -> TokenDifferences:
         """Of two (N,) log-probabilities. Where one is not a number, the size is infinite."""
         engine, trainer = engine.astype(np.float64), trainer.astype(np.float64)
         with np.errstate(invalid="ignore"):
             sizes = np.nan_to_num(np.abs(engine - trainer), nan=np.inf, posinf=np.inf)
         nearer = np.minimum(np.abs(engine), np.abs(trainer))
-        return cls(sizes, np.where(np.isfinite(nearer), np.maximum(nearer / LIKELY, 1.0), 1.0))
+        return cls(sizes, np.where(np.isfinite(nearer), np.maximum(nearer / likely, 1.0), 1.0))
 
     @classmethod
     def joined(cls, parts: Sequence[TokenDifferences]) -> TokenDifferences:
@@ -85,6 +87,7 @@ class Guard:
     max_initial_kl: float
     max_staleness: int = 0
     max_mean_mismatch: float = MEAN_MISMATCH["float32"]
+    likely: float = LIKELY["float32"]
 
     @classmethod
     def from_config(cls, config: Config) -> Guard:
@@ -95,6 +98,7 @@ class Guard:
             INITIAL_KL[dtype] if kl is None else kl,
             config.algo.max_staleness,
             MEAN_MISMATCH[dtype] if guard.max_mean_mismatch is None else guard.max_mean_mismatch,
+            LIKELY[dtype],
         )
 
     def allows(self, differences: TokenDifferences) -> bool:

@@ -35,7 +35,7 @@ def prove(
     sampling = SamplingConfig(num_samples=2, max_new_tokens=PROBE_TOKENS, temperature=temperature)
     groups = list(rollout.generate(prompts, sampling, step))
     trainer = learners.logprobs(groups)
-    differences = mismatch(groups, trainer)
+    differences = mismatch(groups, trainer, guard)
     together = TokenDifferences.joined(differences)
     if not guard.allows(together):
         worst = int(np.argmax([difference.scaled.max() for difference in differences]))

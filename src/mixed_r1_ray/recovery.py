@@ -30,7 +30,8 @@ class Recovery:
     def __init__(self, config: Config, splits: dict[str, str], run_dir: RunDir, journal: Journal):
         self.config, self.splits, self.run_dir, self.journal = config, splits, run_dir, journal
         self._restarts = Restarts(config.cluster.max_restarts)
-        self._first_step: int | None = None  # of the attempt at hand; None before it has started
+        self._started = False  # once: what the actors failed with was not the configuration
+        self._first_step: int | None = None  # of the attempt at hand; None before its actors have started
 
     def run(self, where: Placement, train: Train) -> None:
         """Returns when `train` has. Raises what is no failure of actors, and what they fail with in the first start."""
@@ -38,16 +39,17 @@ class Recovery:
             try:
                 return self._attempt(where, train)
             except ActorFailure as failure:
-                if not self.run_dir.resumed and self._first_step is None:
+                if not self._started:
                     raise
                 where = self._after(failure, where)
 
     def _attempt(self, where: Placement, train: Train) -> None:
+        self._first_step = None
         actors = create_actors(self.config, where, DataWorker, self.splits)
         try:
             with watched(Watchdog(actors, self.config, self.journal.warn).look):
                 parts = start_parts(self.config, actors, self.splits, self.run_dir, self.journal)
-                self._first_step = parts.first_step
+                self._started, self._first_step = True, parts.first_step
                 train(self.config, parts)
         except ActorFailure:
             actors.end()

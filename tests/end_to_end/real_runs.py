@@ -15,9 +15,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "MIXED_R1_RAY_TEST_RUN"  # every process of a run inherits it, whoever its parent is by then
 START_S = 600.0  # a start takes half a minute; a machine with much else to do, several
+CLOCKED = ("time/", "throughput/")
+# The largest rounding error of a step is no property of the step: it moves with where the allocator puts a tensor,
+# between two runs that were never killed too. What a run promises of it is the bound of engine/trainer parity.
+ROUNDING = "mismatch/"
+PARITY_BOUND = 1e-4
 TINY = (
     "tiny.warm_start_steps=20",
     "tiny.threads=1",
@@ -52,6 +59,14 @@ class RealRun:
         file = self.folder / "metrics.jsonl"
         content = file.read_text(encoding="utf-8") if file.exists() else ""
         return [json.loads(line) for line in content[: content.rfind("\n") + 1].splitlines()]
+
+    def training_lines(self) -> dict[int, dict]:
+        """Metrics by training step, without what a clock says."""
+        return {
+            line["step"]: {name: value for name, value in line.items() if not name.startswith(CLOCKED)}
+            for line in self.metrics()
+            if "reward/mean" in line
+        }
 
     def finish(self, timeout_s: float = START_S) -> int:
         """Waits for its end and returns the exit code."""
@@ -105,6 +120,18 @@ class RealRun:
             assert self.process.poll() is None, f"ended before {what}:\n{self.output[-4000:]}"
             assert time.monotonic() < deadline, f"no {what} after {timeout_s:g} s:\n{self.output[-4000:]}"
             time.sleep(0.02)
+
+
+def assert_same_curve(one: RealRun, other: RealRun) -> None:
+    """Every training step of `one` stands in `other`, with the same metrics to 1e-6."""
+    lines, others = one.training_lines(), other.training_lines()
+    for step, line in lines.items():
+        assert others[step].keys() == line.keys()
+        for name, value in line.items():
+            if name.startswith(ROUNDING):
+                assert max(value, others[step][name]) <= PARITY_BOUND, (step, name)
+            else:
+                assert others[step][name] == pytest.approx(value, rel=1e-6, abs=1e-6), (step, name)
 
 
 def start_run(

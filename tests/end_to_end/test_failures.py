@@ -6,11 +6,7 @@ import os
 import signal
 
 import pytest
-from real_runs import end_marked_processes
-
-CLOCKED = ("time/", "throughput/")
-ROUNDING = "mismatch/"  # see test_resume.py
-PARITY_BOUND = 1e-4
+from real_runs import assert_same_curve, end_marked_processes
 
 
 def pids(run, actor_class: str) -> list[int]:
@@ -38,15 +34,6 @@ def battered_run(start):
     return run
 
 
-def training_lines(run) -> dict[int, dict]:
-    """Metrics by step, without what a clock says."""
-    return {
-        line["step"]: {name: value for name, value in line.items() if not name.startswith(CLOCKED)}
-        for line in run.metrics()
-        if "reward/mean" in line
-    }
-
-
 def test_what_was_killed_is_named_and_the_run_goes_on(battered_run):
     assert "rollout[0] is replaced" in battered_run.output
     assert "the run goes back to its last checkpoint" in battered_run.output
@@ -55,15 +42,8 @@ def test_what_was_killed_is_named_and_the_run_goes_on(battered_run):
 
 
 def test_the_curve_is_that_of_the_run_without_kills(plain_run, battered_run):
-    undisturbed, battered = training_lines(plain_run), training_lines(battered_run)
     assert [line["step"] for line in battered_run.metrics() if "reward/mean" in line] == [1, 2, 3, 4]
-    for step, line in undisturbed.items():
-        assert battered[step].keys() == line.keys()
-        for name, value in line.items():
-            if name.startswith(ROUNDING):
-                assert max(value, battered[step][name]) <= PARITY_BOUND, (step, name)
-            else:
-                assert battered[step][name] == pytest.approx(value, rel=1e-6, abs=1e-6), (step, name)
+    assert_same_curve(plain_run, battered_run)
 
 
 @pytest.fixture(scope="module")

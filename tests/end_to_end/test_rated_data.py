@@ -14,7 +14,6 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-CLOCKED = ("time/", "throughput/")
 STEPS = 4
 
 
@@ -61,14 +60,6 @@ def resumed_run(settings, start):
     return again
 
 
-def steps(run) -> dict[int, dict]:
-    return {
-        line["step"]: {name: value for name, value in line.items() if not name.startswith(CLOCKED)}
-        for line in run.metrics()
-        if "reward/mean" in line
-    }
-
-
 def drawn(run, step: int) -> Counter:
     """Prompts by type that the step learned from."""
     rows = pq.read_table(run.folder / "rollouts" / f"step_{step:06d}.parquet").to_pylist()
@@ -76,7 +67,7 @@ def drawn(run, step: int) -> Counter:
 
 
 def test_bad_rows_are_counted_and_the_shares_are_what_weights_say(whole_run):
-    counts = [line["data/bad_rows"] for _, line in sorted(steps(whole_run).items())]
+    counts = [line["data/bad_rows"] for _, line in sorted(whole_run.training_lines().items())]
     assert counts == sorted(counts) and counts[-1] > 0
     for step in range(1, STEPS + 1):
         kinds = drawn(whole_run, step)
@@ -87,7 +78,7 @@ def test_bad_rows_are_counted_and_the_shares_are_what_weights_say(whole_run):
 
 def test_metrics_after_a_kill_are_those_without_one_bad_rows_included(whole_run, resumed_run):
     assert "continuing after step 2" in resumed_run.output
-    one, two = steps(whole_run), steps(resumed_run)
+    one, two = whole_run.training_lines(), resumed_run.training_lines()
     assert sorted(one) == sorted(two) == list(range(1, STEPS + 1))
     for step, line in one.items():
         assert two[step].keys() == line.keys()

@@ -6,12 +6,7 @@ import os
 import signal
 
 import pytest
-
-CLOCKED = ("time/", "throughput/")
-# The largest rounding error of a step is no property of the step: it moves with where the allocator puts a tensor,
-# between two runs that were never killed too. What a run promises of it is the bound of engine/trainer parity.
-ROUNDING = "mismatch/"
-PARITY_BOUND = 1e-4
+from real_runs import assert_same_curve
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +39,6 @@ def resumed_run(killed_run, start):
     return run
 
 
-def training_lines(run) -> dict[int, dict]:
-    """Metrics by step, without what a clock says."""
-    return {
-        line["step"]: {name: value for name, value in line.items() if not name.startswith(CLOCKED)}
-        for line in run.metrics()
-        if "reward/mean" in line
-    }
-
-
 def tensors(run, step: int, name: str) -> dict:
     from safetensors.torch import load_file
 
@@ -65,15 +51,8 @@ def test_no_process_outlives_a_killed_driver(killed_run):
 
 
 def test_curve_after_a_kill_is_the_curve_without_one(plain_run, resumed_run):
-    uninterrupted, resumed = training_lines(plain_run), training_lines(resumed_run)
     assert "continuing after step 2" in resumed_run.output
-    for step in (1, 2, 3, 4):
-        assert resumed[step].keys() == uninterrupted[step].keys()
-        for name, value in uninterrupted[step].items():
-            if name.startswith(ROUNDING):
-                assert max(value, resumed[step][name]) <= PARITY_BOUND, (step, name)
-            else:
-                assert resumed[step][name] == pytest.approx(value, rel=1e-6, abs=1e-6), (step, name)
+    assert_same_curve(plain_run, resumed_run)
 
 
 def test_each_step_stands_once_in_the_metrics_of_a_continued_run(resumed_run):
@@ -106,7 +85,7 @@ def test_continuing_with_another_learning_rate_is_refused(resumed_run, start):
 def test_ctrl_c_in_mid_run_finishes_the_step_and_writes_a_checkpoint(resumed_run):
     run = resumed_run
     assert run.process.returncode == 130
-    last = max(training_lines(run))
+    last = max(run.training_lines())
     assert (run.folder / "checkpoints" / "latest").resolve().name == f"step_{last:06d}"
     assert "stopping after this step" in run.output
     assert "run.resume=auto" in run.output.splitlines()[-1]

@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 
-CLOCKED = ("time/", "throughput/")
 SETTINGS = (
     "algo.max_staleness=1",
     "algo.rollout_correction=token",
@@ -38,15 +37,6 @@ def continued_run(ahead_run, finished, tmp_path_factory):
     return run
 
 
-def training_lines(run) -> dict[int, dict]:
-    """Metrics by step, without what a clock says."""
-    return {
-        line["step"]: {name: value for name, value in line.items() if not name.startswith(CLOCKED)}
-        for line in run.metrics()
-        if "reward/mean" in line
-    }
-
-
 def rollouts(run, step: int) -> list[dict]:
     import pyarrow.parquet as pq
 
@@ -54,7 +44,7 @@ def rollouts(run, step: int) -> list[dict]:
 
 
 def test_every_batch_has_the_weights_that_the_schedule_says(ahead_run):
-    lines = training_lines(ahead_run)
+    lines = ahead_run.training_lines()
     assert [lines[step]["staleness/max"] for step in (1, 2, 3, 4)] == [0, 1, 1, 1]
     refilled = set()
     for step in (1, 2, 3, 4):
@@ -67,7 +57,7 @@ def test_every_batch_has_the_weights_that_the_schedule_says(ahead_run):
 
 
 def test_stale_samples_differ_from_the_trainer_and_current_ones_do_not(ahead_run):
-    lines = training_lines(ahead_run)
+    lines = ahead_run.training_lines()
     assert lines[1]["mismatch/logprob_abs_max"] <= 1e-4
     assert all(lines[step]["mismatch/logprob_abs_max"] > 1e-3 for step in (2, 3, 4))
 
@@ -77,7 +67,7 @@ def test_start_up_proof_is_repeated_while_samples_prove_nothing(ahead_run):
 
 
 def test_each_batch_is_two_updates_and_keeps_its_mixture(ahead_run):
-    for step, line in training_lines(ahead_run).items():
+    for step, line in ahead_run.training_lines().items():
         assert line["updates"] == 2
         assert line["dynamic_sampling/generated_groups"] >= 8
         kinds = [row["reward_type"] for row in rollouts(ahead_run, step)]
@@ -90,7 +80,7 @@ def test_no_prompt_comes_twice_within_an_epoch(ahead_run):
 
 
 def test_curve_of_a_continued_run_is_the_curve_without_the_break(ahead_run, continued_run):
-    whole, continued = training_lines(ahead_run), training_lines(continued_run)
+    whole, continued = ahead_run.training_lines(), continued_run.training_lines()
     assert (ahead_run.folder / "checkpoints" / "step_000002" / "ahead.parquet").is_file()
     for step in (1, 2, 3, 4):
         assert continued[step].keys() == whole[step].keys()

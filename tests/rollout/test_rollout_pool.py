@@ -202,6 +202,17 @@ def test_an_engine_that_ends_before_all_groups_are_made_is_named():
         list(generate(Pool([engine]).pool, "ab"))
 
 
+def test_a_sync_does_not_wait_for_an_engine_that_starts_and_it_loads_when_it_works():
+    log = []
+    pool = Pool([Engine("0", log, 0), Engine("1", log)], [new := Engine("0'", log, starting=True)])
+    assert ids(generate(pool.pool, "ab")) == ["a", "b"]
+    pool.pool.load_weights(update := SimpleNamespace(version=7))
+    assert new.loads == [] and pool.engines[1].loads == [update]
+    pool.pool._engines[0].ready.ready = True
+    assert ids(generate(pool.pool, "ab", step=2)) == ["a", "b"]
+    assert ("0'", "a", 7) in log
+
+
 def test_all_engines_load_weights_and_one_that_cannot_is_replaced():
     log = []
     pool = Pool([Engine("0", log), Engine("1", log, 0)], [Engine("1'", log)])

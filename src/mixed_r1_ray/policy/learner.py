@@ -85,7 +85,7 @@ class PolicyLearner:
 
         All ranks get all of them: the minibatch of a later epoch may bring a group to another rank.
         """
-        own, mismatch = {}, Mismatch()
+        own, mismatch = {}, Mismatch(self.guard.likely)
         for microbatch, tokens in self._planned(batch):
             with torch.no_grad():
                 logprobs, _ = self.engine(self.policy.pack(tokens.prompts, tokens.responses))
@@ -100,7 +100,7 @@ class PolicyLearner:
         self, batch: TrainBatch, old: Mapping[SampleKey, torch.Tensor]
     ) -> tuple[UpdateStatistics, Mismatch]:
         """Makes the gradient of the global loss, each rank its part of it."""
-        statistics, mismatch = UpdateStatistics(), Mismatch()
+        statistics, mismatch = UpdateStatistics(), Mismatch(self.guard.likely)
         size = BatchSize(batch.num_samples, batch.num_tokens, self.config.rollout.max_new_tokens)
         planned = self._planned(batch)
         for number, (microbatch, tokens) in enumerate(planned):

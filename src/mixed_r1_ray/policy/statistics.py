@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from mixed_r1_ray.algo.kl import k3
 from mixed_r1_ray.algo.objective import Terms
-from mixed_r1_ray.guard import TokenDifference, TokenDifferences
+from mixed_r1_ray.guard import LIKELY, TokenDifference, TokenDifferences
 from mixed_r1_ray.policy.tokens import TokenTensors
 from mixed_r1_ray.types import TrainBatch
 
@@ -72,8 +72,10 @@ class Mismatch:
 
     Over all tokens, and the token nearest to or furthest beyond its bound among those of the current weights, where the
     two should agree: tokens of older weights (`algo.max_staleness`) differ by what was learned since.
+    likely: the guard's.
     """
 
+    likely: float = LIKELY["float32"]
     abs_max: float = 0.0
     abs_sum: float = 0.0
     kl_sum: float = 0.0
@@ -84,7 +86,8 @@ class Mismatch:
         """Adds one microbatch; logprobs (N,), the trainer's; version: of its weights."""
         difference = logprobs.double() - tokens.rollout_logprobs.double()
         self.kl_sum += float((torch.expm1(difference) - difference).sum())
-        differences = TokenDifferences.of(tokens.rollout_logprobs.cpu().numpy(), logprobs.cpu().numpy())
+        engine, trainer = tokens.rollout_logprobs.cpu().numpy(), logprobs.cpu().numpy()
+        differences = TokenDifferences.of(engine, trainer, self.likely)
         self.abs_max = max(self.abs_max, float(differences.sizes.max()))
         self.abs_sum += float(differences.sizes.sum())
         self.num_tokens += len(difference)
@@ -98,6 +101,7 @@ class Mismatch:
         """The same over all ranks."""
         parts = _gather(self)
         return Mismatch(
+            self.likely,
             abs_max=max(part.abs_max for part in parts),
             abs_sum=sum(part.abs_sum for part in parts),
             kl_sum=sum(part.kl_sum for part in parts),

@@ -176,10 +176,11 @@ class RolloutPool:
         return GroupStream(self, self.deal(prompts, request), request)
 
     def load_weights(self, update: WeightUpdate) -> None:
-        """All engines take over `update`; returns when the last one has, or was replaced."""
+        """Engines take over `update`; returns when the last has, or was replaced. Those that start load it later."""
         self._update = update
         self._turns.take("rollout")
-        answers = [(engine, engine.actor, engine.actor.load_weights.remote(update)) for engine in self._engines]
+        running = [engine for engine in self._engines if not engine.starting()]
+        answers = [(engine, engine.actor, engine.actor.load_weights.remote(update)) for engine in running]
         for engine, actor, answer in answers:
             what = f"rollout[{engine.number}] loading weight version {update.version}"
             try:
