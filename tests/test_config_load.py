@@ -20,6 +20,7 @@ from mixed_r1_ray.errors import ConfigError
 CONF = Path(__file__).parents[1] / "conf"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 
+ON_GPUS = ("rollout.gpus_per_worker=1", "learner.gpus_per_worker=1")
 
 def refusal(*words: str) -> str:
     with pytest.raises(ConfigError) as caught:
@@ -166,6 +167,23 @@ def test_a_wrong_word_is_refused_by_key_value_and_what_was_expected(word, said):
         (
             ["cluster.share_gpus=true", "rollout.gpus_per_worker=2"],
             "cluster.share_gpus with rollout.gpus_per_worker 2",
+        ),
+        (
+            ["rollout.weight_transfer=broadcast", "rollout.gpus_per_worker=1"],
+            "broadcast is between GPUs, but rollout.gpus_per_worker is 1 and learner.gpus_per_worker 0",
+        ),
+        (
+            ["rollout.weight_transfer=broadcast", *ON_GPUS, "cluster.share_gpus=true"],
+            "broadcast: NCCL joins no two processes on one GPU",
+        ),
+        (["rollout.weight_transfer=ipc", *ON_GPUS], "ipc is between processes on one GPU; set cluster.share_gpus=true"),
+        (
+            ["rollout.weight_transfer=ipc", *ON_GPUS, "cluster.share_gpus=true", "rollout.num_workers=3"],
+            "rollout.num_workers 3 - learner.num_workers 1 = 2 engines share their GPU with no learner",
+        ),
+        (
+            ["rollout.weight_transfer=broadcast", *ON_GPUS, "algo.max_staleness=1"],
+            "hands weights over at once, but with algo.max_staleness 1",
         ),
         (["algo.advantage_estimator=rloo", "algo.scale_rewards=batch"], "rloo does not divide by what algo.scale"),
         (["algo.advantage_estimator=dr_grpo", "algo.scale_rewards=batch"], "dr_grpo does not divide by what"),

@@ -15,6 +15,7 @@ from mixed_r1_ray.guard import NumericsError
 from mixed_r1_ray.pipeline import Pipeline, last_step_ahead, uncorrected
 from mixed_r1_ray.rollout.pool import FinishedGroup, GroupStream
 from mixed_r1_ray.types import Group, GroupInfo, Rollout
+from mixed_r1_ray.weight_transfer import make_weight_transfer
 
 TYPES = ["chart", "iou"] * 8
 
@@ -101,6 +102,11 @@ def make_pipeline(staleness: int, max_steps: int = 6) -> tuple[Pipeline, Engines
     return Pipeline(config, BatchOrder(TYPES, 3, seed=0), Loader(), engines, Scorer()), engines
 
 
+def hand_over(pipeline: Pipeline, version: int) -> None:
+    learners = SimpleNamespace(weights=lambda version: SimpleNamespace(version=version))
+    make_weight_transfer(pipeline.config, learners, pipeline.rollout).hand_over(version)
+
+
 def run(pipeline: Pipeline, steps: range, meanwhile=lambda step: None) -> dict[int, list]:
     """What each step learns from: prompt, version and progress of every group."""
     learned = {}
@@ -109,7 +115,7 @@ def run(pipeline: Pipeline, steps: range, meanwhile=lambda step: None) -> dict[i
         batch = pipeline.take(step)
         meanwhile(step)
         pipeline.advance()
-        pipeline.hand_over(SimpleNamespace(version=step))
+        hand_over(pipeline, step)
         learned[step] = sorted(
             (one.finished.prompt.prompt_id, one.finished.info.oldest_version, one.progress) for one in batch.groups
         )
@@ -164,7 +170,7 @@ def test_what_is_taken_before_anything_runs_ahead_has_the_same_weights():
         batch = pipeline.take(step)
         extra = pipeline.generate(step, [SimpleNamespace(prompt_id="more")])
         pipeline.run_ahead(step)
-        pipeline.hand_over(SimpleNamespace(version=step))
+        hand_over(pipeline, step)
         assert {one.finished.info.oldest_version for one in batch.groups} == {max(0, step - 2)}
         assert [one.finished.info.oldest_version for one in extra] == [step - 1]
     assert engines.done[:6] == [

@@ -95,6 +95,9 @@ class RolloutConfig:
     threads: Count = 1
     #: Most sequences an engine decodes at once.
     max_concurrent_sequences: Count = 256
+    #: How weights reach the engines: through Ray's object store; broadcast (NCCL) to engines on GPUs of their own; read
+    #: by an engine where a learner on the same GPU has them (ipc); auto: the last two where they are possible.
+    weight_transfer: Literal["auto", "object_store", "broadcast", "ipc"] = "auto"
     #: Seconds for the engine to start, and for one batch.
     start_timeout_s: Positive = 600.0
     timeout_s: Positive = 1800.0

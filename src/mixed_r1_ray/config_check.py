@@ -173,6 +173,34 @@ def _shared_gpus_are_single(config: Config) -> str | None:
     return None
 
 
+def _weights_find_their_way(config: Config) -> str | None:
+    way, rollout, learner = config.rollout.weight_transfer, config.rollout, config.learner
+    if way in ("auto", "object_store"):
+        return None
+    said, instead = f"rollout.weight_transfer {way}", "set rollout.weight_transfer=auto"
+    if config.algo.max_staleness:
+        return (
+            f"{said} hands weights over at once, but with algo.max_staleness {config.algo.max_staleness} an engine takes "
+            f"them when it comes to them; {instead}"
+        )
+    if not (rollout.gpus_per_worker and learner.gpus_per_worker):
+        return (
+            f"{said} is between GPUs, but rollout.gpus_per_worker is {rollout.gpus_per_worker} and "
+            f"learner.gpus_per_worker {learner.gpus_per_worker}; {instead}"
+        )
+    if way == "broadcast" and config.cluster.share_gpus:
+        return f"{said}: NCCL joins no two processes on one GPU, as cluster.share_gpus asks; {instead}"
+    if way == "ipc" and not config.cluster.share_gpus:
+        return f"{said} is between processes on one GPU; set cluster.share_gpus=true, or {instead.removeprefix('set ')}"
+    if way == "ipc" and rollout.num_workers > learner.num_workers:
+        alone = rollout.num_workers - learner.num_workers
+        return (
+            f"{said}: rollout.num_workers {rollout.num_workers} - learner.num_workers {learner.num_workers} = {alone} "
+            f"engines share their GPU with no learner; {instead}"
+        )
+    return None
+
+
 CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _prompt_has_room,
     _sample_fits_microbatch,
@@ -190,5 +218,6 @@ CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _tiny_family_exists,
     _run_name_is_a_folder_name,
     _shared_gpus_are_single,
+    _weights_find_their_way,
     *ALGO_CHECKS,
 )

@@ -62,7 +62,7 @@ class Driver:
         with clock.phase("learn"):
             learned = self._learn(batch)
         with clock.phase("sync"):
-            pipeline.hand_over(parts.learners.weights(version=step))
+            parts.transfer.hand_over(step)
         if self.journal.wants_rollouts(step):
             self.journal.rollouts(step, rollout_rows(sampled.batch, batch))
         scored = [experience.scored() for experience in sampled.generated]
@@ -80,7 +80,7 @@ class Driver:
 
     def sync(self, step: int) -> None:
         """Gives the engines the learners' weights and proves that both are now one distribution."""
-        self.parts.rollout.load_weights(self.parts.learners.weights(version=step))
+        self.parts.transfer.hand_over(step)
         self.prove(step)
 
     def prove(self, step: int) -> None:

@@ -79,13 +79,6 @@ class Pipeline:
         self._finish(extra)
         return extra.groups
 
-    def hand_over(self, update: WeightUpdate) -> None:
-        """The engines take over new weights: at once, or where they run ahead, after what they were given before."""
-        if self.config.algo.max_staleness:
-            self.rollout.queue_weights(update)
-        else:
-            self.rollout.load_weights(update)
-
     def advance(self) -> None:
         """Sends to the rewards and the reference whatever has been finished meanwhile; does not wait."""
         for batch in self._batches.values():

@@ -27,6 +27,7 @@ from mixed_r1_ray.runtime.journal import Journal
 from mixed_r1_ray.runtime.run_dir import RunDir
 from mixed_r1_ray.sampler import Sampler
 from mixed_r1_ray.turns import Turns
+from mixed_r1_ray.weight_transfer import WeightTransfer, make_weight_transfer
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Parts:
     rollout: RolloutPool
     learners: LearnerGroup
     references: ReferencePool
+    transfer: WeightTransfer
     guard: Guard
     evaluator: Evaluator | None
     eval_pictures: Callable[[list[str]], dict[str, bytes]]
@@ -99,6 +101,7 @@ def start_parts(
         rollout=rollout,
         learners=learners,
         references=scorer.references,
+        transfer=make_weight_transfer(config, learners, rollout),
         guard=Guard.from_config(config),
         evaluator=evaluator,
         eval_pictures=_PictureSource(actors, "eval" in splits),

@@ -162,12 +162,48 @@ class TrainBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Slot:
+    """Where a parameter lies in a run of bytes. dtype: torch's name, `bfloat16`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Parameters one behind the other. num_bytes: theirs and their padding's; packed_bytes: the checksum's as well."""
+
+    slots: tuple[Slot, ...]
+    num_bytes: int
+    packed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Some of the policy's weights. content: uint8 (layout.packed_bytes,) as `sync.packed` lays it out."""
+
+    layout: Layout
+    content: ObjectRef
+
+
+@dataclass(frozen=True, slots=True)
 class WeightUpdate:
-    """A version of the policy's weights, in buckets small enough to hold two of."""
+    """A version of the policy's weights in the object store, in buckets small enough to hold two of.
+
+    constant: what training never changes, the same objects in each version.
+    """
 
     version: int
-    names: tuple[str, ...]  # every parameter that the buckets carry, each once
-    buckets: tuple[ObjectRef, ...]  # each a dict name -> sync.wire.WireTensor
+    changing: tuple[Bucket, ...]
+    constant: tuple[Bucket, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of every parameter that the buckets carry, each once."""
+        return tuple(slot.name for bucket in (*self.changing, *self.constant) for slot in bucket.layout.slots)
 
 
 @dataclass(frozen=True, slots=True)

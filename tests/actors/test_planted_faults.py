@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-import ray
+from weight_buckets import all_contents, stored
 
 from mixed_r1_ray.guard import NumericsError
+from mixed_r1_ray.types import WeightUpdate
 
 from . import faults
 from .test_awkward_batches import in_turn
@@ -92,10 +93,10 @@ def test_stale_weights_stop_an_update_before_it_is_applied(parts, prompts):
 def test_a_parameter_dropped_on_the_way_is_named(parts):
     update = parts.learners.weights(version=7)
     dropped = next(name for name in update.names if name.endswith("layers.2.mlp.down_proj.weight"))
-    arrived = ray.get(list(update.buckets))
-    buckets = [{name: value for name, value in bucket.items() if name != dropped} for bucket in arrived]
+    arrived = all_contents(update)
+    without = stored({name: tensor for name, tensor in arrived.items() if name != dropped})
     with pytest.raises(NumericsError, match=r"version 7 left 1 .*layers\.2\.mlp\.down_proj"):
-        parts.rollout.load_weights(replace(update, buckets=tuple(ray.put(bucket) for bucket in buckets)))
+        parts.rollout.load_weights(WeightUpdate(7, (without,)))
 
 
 def test_a_swapped_picture_is_named_with_its_owner(parts, prompts):

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import ray
 import torch
+from weight_buckets import all_contents
 
 from mixed_r1_ray.policy.group import LearnerGroup
 from mixed_r1_ray.policy.microbatches import plan_microbatches
-from mixed_r1_ray.sync.wire import from_wire
 from mixed_r1_ray.types import TrainBatch, TrainGroup
 
 from .real_parts import save
@@ -54,8 +54,7 @@ class Learners:
         self.group.load(self.start)
         for step, batch in enumerate(batches, start=1):
             self.group.update(in_store(batch, step))
-        buckets = ray.get(list(self.group.weights(len(batches)).buckets))
-        return {name: from_wire(tensor) for bucket in buckets for name, tensor in bucket.items()}
+        return all_contents(self.group.weights(len(batches)))
 
 
 @pytest.fixture(scope="module")

@@ -88,8 +88,10 @@ def test_all_killed_while_a_checkpoint_is_written_the_one_before_is_taken(start)
     assert run.finish() == -signal.SIGKILL and run.leftovers() == {}
     assert partial[0].parent.is_dir() and {path.name for path in folder.glob("step_*")} >= written
     last = max(int(path.name.removeprefix("step_")) for path in folder.glob("step_*"))
+    done = max(line["step"] for line in run.metrics())
     continued = start("run.max_steps=1000", "run.resume=auto", "data.eval=null", folder=run.folder)
-    continued.await_step(last + 1)
+    continued.await_output(f"continuing after step {last}")
+    continued.await_step(done + 1)
     continued.interrupt()
     continued.finish()
-    assert f"continuing after step {last}" in continued.output and not partial[0].exists()
+    assert not partial[0].exists()

@@ -40,7 +40,7 @@ def _two_updates(config: Config, address: str, name: str, answers) -> None:
             with mock.patch.object(torch.Tensor, "to", _moved):
                 learner.sleep()
                 learner.wake()
-    answers.put((name, {key: tensor.numpy() for key, tensor in learner.gather_weights().items()}))
+    answers.put((name, {key: tensor.numpy() for key, tensor in learner.outgoing.gathered().items()}))
 
 
 @pytest.mark.slow

@@ -142,7 +142,7 @@ def learn(rank: int, num_ranks: int, config: Config, batch: TrainBatch, folder: 
     learner = PolicyLearner(config, Rendezvous(f"file://{folder}/rendezvous", rank, num_ranks))
     counts = count_head_work(learner, rows_a_chunk=ROWS_A_CHUNK if num_ranks > 1 else None)
     metrics = learner.update(batch)
-    weights = learner.gather_weights()
+    weights = learner.outgoing.gathered()
     (folder / f"head{rank}.json").write_text(json.dumps(counts))
     if rank == 0:
         save_file(weights, folder / "weights.safetensors")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.policy.logprobs import PolicyModel
 from mixed_r1_ray.policy.packing import pack
 from mixed_r1_ray.rollout.engine import Engine, EngineRequest
+from mixed_r1_ray.sync.packed import lay_out
+from mixed_r1_ray.sync.packed import pack as pack_weights
+from mixed_r1_ray.sync.sources import StoredWeights
 from mixed_r1_ray.types import Group, SamplingConfig
 
 TEMPERATURE = 0.8
@@ -79,14 +83,31 @@ def weights(policy: PolicyModel) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in policy.model.named_parameters()}
 
 
+def source(named: Mapping[str, torch.Tensor]) -> StoredWeights:
+    layout = lay_out([(name, tensor.dtype, tensor.shape) for name, tensor in named.items()])
+    return StoredWeights(((layout, pack_weights(layout, named.values(), torch.device("cpu")).numpy()),))
+
+
+def parts(named: Mapping[str, torch.Tensor]) -> dict[str, StoredWeights]:
+    """As learners send them who train the language model alone."""
+    return {
+        "changing": source({name: tensor for name, tensor in named.items() if of_language(name)}),
+        "constant": source({name: tensor for name, tensor in named.items() if not of_language(name)}),
+    }
+
+
+def of_language(name: str) -> bool:
+    return "language_model" in name or "lm_head" in name
+
+
 def tokens(groups: list[Group]) -> dict[str, list[list[int]]]:
     return {group.prompt_id: [rollout.token_ids.tolist() for rollout in group.rollouts] for group in groups}
 
 
-def perturb(policy: PolicyModel) -> None:
+def perturb(policy: PolicyModel, which: Callable[[str], bool] = lambda name: True) -> None:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in policy.model.parameters():
+        for parameter in (parameter for name, parameter in policy.model.named_parameters() if which(name)):
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
 
 
@@ -172,7 +193,7 @@ def measure(path: str) -> dict:
 
     perturb(policy)
     result["mismatch_stale"] = mismatch(engine, policy, requests, generate())
-    engine.load_weights(weights(policy), version=3)
+    engine.load_weights(parts(weights(policy)), version=3)
     groups = generate()
     result |= {
         "after_load": tokens(groups),
@@ -187,13 +208,23 @@ def measure(path: str) -> dict:
     result["missing"] = missing
     result["missing_error"] = None
     try:
-        engine.load_weights(incomplete, version=4)
+        engine.load_weights(parts(incomplete), version=4)
     except NumericsError as error:
         result["missing_error"] = str(error)
     result["version_after_failure"] = engine.version
 
+    perturb(policy, of_language)
+    result["mismatch_language_stale"] = mismatch(engine, policy, requests, generate())
+    engine.load_weights({"changing": parts(weights(policy))["changing"]}, version=5)
+    result["mismatch_language_loaded"] = mismatch(engine, policy, requests, generate())
+    result["missing_part_error"] = None
+    try:
+        engine.load_weights({"changing": parts(incomplete)["changing"]}, version=6)
+    except NumericsError as error:
+        result["missing_part_error"] = str(error)
+
     raise_media_logits(policy)
-    engine.load_weights(weights(policy), version=5)
+    engine.load_weights(parts(weights(policy)), version=7)
     groups = generate()
     result |= {
         "media_raised": tokens(groups),

@@ -70,6 +70,16 @@ def test_a_load_that_misses_a_parameter_is_an_error_that_names_it(measured):
     assert measured["version_after_failure"] == 3
 
 
+def test_a_part_is_loaded_alone_where_the_rest_stays_as_it_is(measured):
+    assert measured["mismatch_language_stale"] > 100 * LIMIT
+    assert measured["mismatch_language_loaded"] <= LIMIT
+
+
+def test_a_part_that_comes_again_must_fill_what_it_filled_before(measured):
+    assert "version 6 left 1 engine parameters unfilled" in measured["missing_part_error"]
+    assert "layers.2.mlp.down_proj" in measured["missing_part_error"]
+
+
 @pytest.mark.parametrize("way", ["again", "reversed", "alone"])
 def test_samples_do_not_depend_on_order_company_or_repetition(measured, way):
     assert measured[way] == measured["initial"]

@@ -7,13 +7,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from ray import ObjectRef
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.policy.learner import Rendezvous
 from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.rollout.pool import FinishedGroup
+from mixed_r1_ray.sync.shared import SharedBucket
 from mixed_r1_ray.turns import Turns, no_turns
-from mixed_r1_ray.types import Reading, SaveRequest, TrainBatch, WeightUpdate
+from mixed_r1_ray.types import Bucket, Layout, Reading, SaveRequest, TrainBatch, WeightUpdate
 
 AS_CONFIGURED = Reading()
 SPARE_S = 30.0  # for an answer after the ranks' own deadline
@@ -56,6 +58,30 @@ class LearnerGroup:
     def weights(self, version: int) -> WeightUpdate:
         """The current weights, in the object store."""
         return self._all("weights", lambda rank: (version,), f"gathering weight version {version}")[0]
+
+    def constant_weights(self) -> tuple[Bucket, ...]:
+        """Those that training never changes, in the object store."""
+        return self._all("constant_weights", lambda rank: (), "gathering the weights that stay")[0]
+
+    def weight_layouts(self) -> tuple[Layout, ...]:
+        """Of the buckets in which `begin_broadcast` sends and `lend_weights` lends."""
+        what = "learner[0] laying out its weights"
+        return fetch(self.workers[0].weight_layouts.remote(), what=what, deadline_s=self.config.learner.timeout_s)
+
+    def begin_broadcast(self) -> list[ObjectRef]:
+        """Has the ranks send what training changes; returns their answers, which are there when it has arrived."""
+        self._turns.take("learner")
+        return [worker.broadcast_weights.remote() for worker in self.workers]
+
+    def lend_weights(self, version: int) -> list[tuple[SharedBucket, ...]]:
+        """What training changes, lent by each rank to an engine on its device."""
+        return self._all("lend_weights", lambda rank: (), f"lending weight version {version}")
+
+    def take_back_weights(self) -> None:
+        """Ends a loan; whoever's turn it is."""
+        answers = [worker.take_back_weights.remote() for worker in self.workers]
+        what, deadline_s = "learner ranks taking back what they lent", self.config.learner.timeout_s
+        fetch(answers, what=what, deadline_s=deadline_s)
 
     def save(self, request: SaveRequest) -> None:
         """Copies weights and optimizer state, each rank its share; threads of the ranks write and commit them."""

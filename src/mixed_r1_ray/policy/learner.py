@@ -19,17 +19,16 @@ from mixed_r1_ray.config import Config
 from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.policy.device import to_device, worker_device
 from mixed_r1_ray.policy.loading import load_policy
-from mixed_r1_ray.policy.lora import MergedParameter, add_lora, adapters_off, merged_parameters
+from mixed_r1_ray.policy.lora import add_lora, adapters_off
 from mixed_r1_ray.policy.microbatches import Microbatch, plan_microbatches
 from mixed_r1_ray.policy.minibatches import cut_minibatches
+from mixed_r1_ray.policy.outgoing import OutgoingWeights
 from mixed_r1_ray.policy.packing import PackedGroups
 from mixed_r1_ray.policy.reading import read_logprobs
 from mixed_r1_ray.policy.sleeping import put_to_sleep, wake_up
 from mixed_r1_ray.policy.statistics import Mismatch, UpdateStatistics
 from mixed_r1_ray.policy.tokens import SampleKey, TokenTensors, fetch_contents
-from mixed_r1_ray.sync.buckets import to_buckets
-from mixed_r1_ray.sync.wire import to_wire
-from mixed_r1_ray.types import GroupInfo, PromptInputs, Reading, TrainBatch, WeightUpdate
+from mixed_r1_ray.types import GroupInfo, PromptInputs, Reading, TrainBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,7 @@ class PolicyLearner:
         self.objective = Objective(config.algo)
         self.guard = Guard.from_config(config)
         self._create_optimizer_state()
+        self.outgoing = OutgoingWeights(self.policy.model, self.rank, self.device)
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
         """The optimizer steps of one global batch. Returns metrics, means over the steps, the same on every rank.
@@ -172,28 +172,6 @@ class PolicyLearner:
         """Moves them back."""
         wake_up(self.engine, self.device)
 
-    def weights(self, version: int) -> WeightUpdate | None:
-        """All parameters, by the checkpoint's names, in the object store. Rank 0 returns them; all ranks must call."""
-        names, refs = [], []
-        for bucket in self._gathered_buckets():
-            if self.rank == 0:
-                refs.append(ray.put({name: to_wire(tensor) for name, tensor in bucket.items()}))
-                names.extend(bucket)
-        return WeightUpdate(version, tuple(names), tuple(refs)) if self.rank == 0 else None
-
-    def gather_weights(self) -> dict[str, torch.Tensor]:
-        """All parameters on rank 0, nothing elsewhere. All ranks must call."""
-        return {name: tensor for bucket in self._gathered_buckets() for name, tensor in bucket.items()}
-
-    def _gathered_buckets(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Whole parameters, copied to the CPU on rank 0, a bucket at a time; empty dicts elsewhere."""
-        import deepspeed
-
-        parameters = [(merged.name, merged) for merged in merged_parameters(self.policy.model)]
-        for bucket in to_buckets(parameters, size=_num_bytes):
-            with deepspeed.zero.GatheredParameters([source for _, merged in bucket for source in merged.sources]):
-                yield {name: merged.value() for name, merged in bucket if self.rank == 0}
-
     def optimizer_steps(self) -> int:
         """Updates that AdamW has counted, for its bias correction."""
         return int(next(iter(self.engine.optimizer.optimizer.state.values()))["step"])
@@ -215,10 +193,6 @@ class PolicyLearner:
         warmup = min(1.0, update / learner.warmup_steps) if learner.warmup_steps else 1.0
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learner.learning_rate * warmup
-
-
-def _num_bytes(merged: MergedParameter) -> int:
-    return sum(source.ds_numel * source.element_size() for source in merged.sources)
 
 
 def _join(rendezvous: Rendezvous, device: torch.device, timeout_s: float) -> None:

@@ -58,13 +58,18 @@ class MergedParameter:
     sources: tuple[nn.Parameter, ...]
     scaling: float = 0.0
 
+    @property
+    def changes(self) -> bool:
+        """Whether training changes it."""
+        return any(source.requires_grad for source in self.sources)
+
     def value(self) -> torch.Tensor:
-        """W, or W + scaling B A, on the CPU; nothing that is trained is touched. Sources must be whole."""
+        """W itself, to be read only, or W + scaling B A. Sources must be whole."""
         weight, *adapter = (source.detach() for source in self.sources)
         if not adapter:
-            return weight.cpu().clone()
+            return weight
         down, up = adapter
-        return (weight.float() + self.scaling * (up.float() @ down.float())).to(weight.dtype).cpu()
+        return (weight.float() + self.scaling * (up.float() @ down.float())).to(weight.dtype)
 
 
 def merged_parameters(model: nn.Module) -> list[MergedParameter]:

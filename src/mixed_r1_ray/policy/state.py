@@ -73,7 +73,7 @@ def take_snapshot(learner: PolicyLearner) -> TrainingSnapshot:
         rank=learner.rank,
         num_ranks=learner.num_ranks,
         share=share,
-        weights=learner.gather_weights(),
+        weights=learner.outgoing.gathered(),
         describe_policy=lambda folder: _describe_policy(learner, folder),
     )
 

@@ -15,7 +15,9 @@ from mixed_r1_ray.config import Config
 from mixed_r1_ray.policy.background_save import BackgroundSave
 from mixed_r1_ray.policy.learner import PolicyLearner, Rendezvous
 from mixed_r1_ray.policy.state import load_training_state, take_snapshot
-from mixed_r1_ray.types import Reading, SaveRequest, TrainBatch, WeightUpdate
+from mixed_r1_ray.sync.broadcast import Meeting
+from mixed_r1_ray.sync.shared import SharedBucket
+from mixed_r1_ray.types import Bucket, Layout, Reading, SaveRequest, TrainBatch, WeightUpdate
 from mixed_r1_ray.whereabouts import observed
 
 
@@ -62,7 +64,25 @@ class LearnerWorker:
         return self.learner.logprobs(ray.get(list(inputs)), responses, replace(reading, pictures=pictures))
 
     def weights(self, version: int) -> WeightUpdate | None:
-        return self.learner.weights(version)
+        return self.learner.outgoing.update(version)
+
+    def constant_weights(self) -> tuple[Bucket, ...]:
+        return self.learner.outgoing.constant()
+
+    def weight_layouts(self) -> tuple[Layout, ...]:
+        return self.learner.outgoing.layouts()
+
+    def join_broadcast(self, meeting: Meeting) -> None:
+        self.learner.outgoing.join(meeting)
+
+    def broadcast_weights(self) -> None:
+        self.learner.outgoing.broadcast()
+
+    def lend_weights(self) -> tuple[SharedBucket, ...]:
+        return self.learner.outgoing.lend()
+
+    def take_back_weights(self) -> None:
+        self.learner.outgoing.take_back()
 
     def save(self, request: SaveRequest) -> None:
         """Copies the state and returns; a thread writes it."""

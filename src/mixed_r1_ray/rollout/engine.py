@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.guard import NumericsError
 from mixed_r1_ray.rollout.sampling import group_seed
+from mixed_r1_ray.sync.broadcast import Meeting
+from mixed_r1_ray.sync.sources import WeightSource
 from mixed_r1_ray.types import MAX_PICTURES, Group, Rollout, SamplingConfig
 from mixed_r1_ray.vlm.base import BANNED_BIAS, VLMAdapter
 from mixed_r1_ray.vlm.families import load_adapter
-
-if TYPE_CHECKING:
-    import torch
 
 CPU_BATCHED_TOKENS = 4096  # prefilled in one engine step
 
@@ -42,9 +40,11 @@ class Engine:
         self.adapter: VLMAdapter = load_adapter(config.model)
         self.llm = LLM(**engine_arguments(config, self.adapter))
         self.version = 0
+        self._cache_asleep = False
 
     def generate(self, requests: Sequence[EngineRequest], sampling: SamplingConfig, step: int) -> Iterator[Group]:
         """Yields each group as soon as its last sample is finished, in that order."""
+        self._wake_cache()
         engine = self.llm.llm_engine
         for request in requests:
             engine.add_request(request.prompt_id, _vllm_prompt(request), self._params(request, sampling, step))
@@ -53,25 +53,44 @@ class Engine:
                 if output.finished:
                     yield self._group(output)
 
-    def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
-        """Replaces all weights. Raises NumericsError naming the parameters that `weights` left untouched."""
-        for missing in self.llm.collective_rpc("load_policy_weights", args=(weights,)):
+    def join_broadcast(self, meeting: Meeting, first_rank: int) -> None:
+        """Has the engine's workers enter the group in which learners send weights, from `first_rank` on."""
+        self.llm.collective_rpc("join_broadcast", args=(meeting, first_rank))
+
+    def load_weights(self, parts: Mapping[str, WeightSource], version: int) -> None:
+        """Takes over `version` of the weights from the sources of its parts; a part that is left out stays as it is.
+
+        Raises NumericsError naming the parameters that were left untouched, or what did not arrive as it was sent.
+        """
+        unfilled = self.llm.collective_rpc("load_policy_weights", args=(parts,))
+        self._forget_what_is_cached()
+        for missing in unfilled:
             if missing:
                 raise NumericsError(
                     f"weight version {version} left {len(missing)} engine parameters unfilled: {', '.join(missing[:5])}"
                 )
-        self.llm.reset_prefix_cache()
-        self.llm.llm_engine.reset_mm_cache()
-        self.llm.llm_engine.reset_encoder_cache()
         self.version = version
 
     def sleep(self) -> None:
         """Weights go to the host, the KV cache is forgotten. Level 1 (choice): no sync has to follow before it works."""
         self.llm.sleep(level=1)
+        self._cache_asleep = True
 
     def wake(self) -> None:
-        """Back again; what is cached of pictures and prefixes is made anew."""
-        self.llm.wake_up()
+        """Weights come back. The KV cache takes its memory when the next prompt comes: a sync needs the room before."""
+        self.llm.wake_up(tags=["weights"])
+
+    def _wake_cache(self) -> None:
+        if self._cache_asleep:
+            self.llm.wake_up(tags=["kv_cache"])
+            self._forget_what_is_cached()
+            self._cache_asleep = False
+
+    def _forget_what_is_cached(self) -> None:
+        """Of prompts and pictures: it was computed with other weights, or its memory was given away."""
+        self.llm.reset_prefix_cache()
+        self.llm.llm_engine.reset_mm_cache()
+        self.llm.llm_engine.reset_encoder_cache()
 
     def _params(self, request: EngineRequest, sampling: SamplingConfig, step: int):
         from vllm import SamplingParams

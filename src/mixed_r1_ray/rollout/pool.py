@@ -8,7 +8,7 @@ those that the first engine would have made.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ray import ObjectRef, ObjectRefGenerator
@@ -30,7 +30,7 @@ class FinishedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked of the engines for each prompt. update: the weights to do it with; None: those they have."""
+    """What is asked of the engines for each prompt. update: the weights to do it with; None: those of now."""
 
     sampling: SamplingConfig
     step: int
@@ -163,6 +163,7 @@ class RolloutPool:
         self._engines = [_Engine(number, actor, Restarts(max_restarts)) for number, actor in enumerate(workers)]
         self._renew, self._warn, self._turns = renew, warn, turns or no_turns()
         self._update: WeightUpdate | None = None
+        self._again: Callable[[], WeightUpdate] | None = None
 
     @property
     def workers(self) -> list:
@@ -177,18 +178,47 @@ class RolloutPool:
 
     def load_weights(self, update: WeightUpdate) -> None:
         """Engines take over `update`; returns when the last has, or was replaced. Those that start load it later."""
-        self._update = update
         self._turns.take("rollout")
-        running = [engine for engine in self._engines if not engine.starting()]
-        answers = [(engine, engine.actor, engine.actor.load_weights.remote(update)) for engine in running]
-        for engine, actor, answer in answers:
-            what = f"rollout[{engine.number}] loading weight version {update.version}"
+        self._update, self._again = update, None
+        self._await(update.version, {number: actor.load_weights.remote(update) for number, actor in self.running().items()})
+
+    def take_over(
+        self, version: int, asked: Mapping[int, ObjectRef], again: Callable[[], WeightUpdate]
+    ) -> None:
+        """Returns when the engines have answered that they took over a version, or were replaced.
+
+        asked: the answer to come of each engine that was given it, by number. again: the same version in the object
+        store, for the others.
+        """
+        self._update, self._again = None, again
+        self._await(version, asked)
+        if len(asked) < len(self._engines):
+            self._keep_for_others()
+
+    def running(self) -> dict[int, object]:
+        """Number -> actor of each engine that is not starting."""
+        return {engine.number: engine.actor for engine in self._engines if not engine.starting()}
+
+    def take_turn(self) -> None:
+        """Wakes the engines where they share GPUs with other roles, which then sleep."""
+        self._turns.take("rollout")
+
+    def _await(self, version: int, asked: Mapping[int, ObjectRef]) -> None:
+        actors = {number: self._engines[number].actor for number in asked}
+        for number, answer in asked.items():
+            what = f"rollout[{number}] loading weight version {version}"
             try:
                 fetch(answer, what=what, deadline_s=self.timeout_s)
             except BeyondRepair:
                 raise
             except ActorFailure as error:
-                self.replace(engine, actor, error)
+                self.replace(self._engines[number], actors[number], error)
+
+    def _keep_for_others(self) -> None:
+        """Weights that went past the object store are put there for an engine that did not get them."""
+        if self._update is None and self._again is not None:
+            self._update = self._again()
+            self._turns.take("rollout")
 
     def queue_weights(self, update: WeightUpdate) -> None:
         """What is asked for from now on is generated with `update`; engines load it when they come to that."""
@@ -196,12 +226,13 @@ class RolloutPool:
 
     def deal(self, prompts: Sequence[Prompt], request: Request) -> list[_Share]:
         """Gives every engine its share; one that is starting gets none, unless all are."""
-        engines = [engine for engine in self._engines if not engine.starting()] or self._engines
+        engines = [self._engines[number] for number in self.running()] or self._engines
+        update = request.update or self._update
         shares = []
         for number, engine in enumerate(engines):
             if share := prompts[number :: len(engines)]:
                 stream = engine.actor.generate.options(num_returns="streaming").remote(
-                    share, request.sampling, request.step, request.update
+                    share, request.sampling, request.step, update
                 )
                 shares.append(_Share(engine, engine.actor, {prompt.prompt_id: prompt for prompt in share}, stream))
         return shares
@@ -216,6 +247,7 @@ class RolloutPool:
         self._warn(f"rollout[{engine.number}] is replaced and its unfinished prompts asked again: {error}")
         engine.actor = self._renew(engine.number)
         engine.ready = engine.actor.ready.remote()
+        self._keep_for_others()
 
     def worked(self, engine: _Engine, actor: object) -> None:
         """A group of `actor` is here."""

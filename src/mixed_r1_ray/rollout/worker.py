@@ -9,8 +9,10 @@ import ray
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.rollout.engine import Engine, EngineRequest
-from mixed_r1_ray.sync.wire import from_wire
-from mixed_r1_ray.types import Group, GroupInfo, Prompt, PromptInputs, SamplingConfig, WeightUpdate
+from mixed_r1_ray.sync.broadcast import Meeting
+from mixed_r1_ray.sync.shared import SharedBucket
+from mixed_r1_ray.sync.sources import BroadcastWeights, SharedWeights, StoredWeights, WeightSource
+from mixed_r1_ray.types import Bucket, Group, GroupInfo, Layout, Prompt, PromptInputs, SamplingConfig, WeightUpdate
 from mixed_r1_ray.whereabouts import observed
 
 
@@ -23,6 +25,7 @@ class RolloutWorker:
         self.engine = Engine(config)
         self.guard = Guard.from_config(config)
         self.loaded: int | None = None  # version of the weights that came from learners
+        self.constant: tuple[Bucket, ...] = ()  # those that it has of what no version changes
 
     def ready(self) -> bool:
         return True
@@ -56,14 +59,35 @@ class RolloutWorker:
         self.engine.sleep()
 
     def wake(self) -> None:
-        """Back to its GPU, with the weights that it had."""
+        """Back to its GPU, with the weights that it had; its KV cache follows when it generates."""
         self.engine.wake()
 
     def load_weights(self, update: WeightUpdate) -> int:
         """Takes over a version of the weights from the object store; returns the version."""
-        weights = {}
-        for bucket in ray.get(list(update.buckets)):
-            weights |= {name: from_wire(tensor) for name, tensor in bucket.items()}
-        self.engine.load_weights(weights, update.version)
-        self.loaded = update.version
+        self._take_over(update.version, _stored(update.changing), update.constant)
         return update.version
+
+    def join_broadcast(self, meeting: Meeting, first_rank: int) -> None:
+        """Enters the group in which learners send weights. first_rank: of this engine's workers."""
+        self.engine.join_broadcast(meeting, first_rank)
+
+    def receive_weights(self, version: int, layouts: tuple[Layout, ...], constant: tuple[Bucket, ...]) -> None:
+        """Takes over a version that the first learner is sending to the group."""
+        self._take_over(version, BroadcastWeights(layouts), constant)
+
+    def borrow_weights(self, version: int, shared: tuple[SharedBucket, ...], constant: tuple[Bucket, ...]) -> None:
+        """Takes over a version that lies in the memory of a learner on the same device."""
+        self._take_over(version, SharedWeights(shared), constant)
+
+    def _take_over(self, version: int, changing: WeightSource, constant: tuple[Bucket, ...]) -> None:
+        """`constant`: what no version changes, in the object store; read the first time alone."""
+        parts: dict[str, WeightSource] = {"changing": changing}
+        if constant != self.constant:
+            parts["constant"] = _stored(constant)
+        self.engine.load_weights(parts, version)
+        self.constant, self.loaded = constant, version
+
+
+def _stored(buckets: tuple[Bucket, ...]) -> StoredWeights:
+    contents = ray.get([bucket.content for bucket in buckets])
+    return StoredWeights(tuple((bucket.layout, content) for bucket, content in zip(buckets, contents, strict=True)))

@@ -10,15 +10,15 @@ BUCKET_BYTES = 256 * 1024 * 1024
 
 
 def to_buckets(
-    parameters: Sequence[tuple[str, Parameter]], size: Callable[[Parameter], int], limit: int = BUCKET_BYTES
-) -> Iterator[list[tuple[str, Parameter]]]:
-    """Consecutive (name, parameter) pairs of at most `limit` bytes a bucket; a larger parameter stands alone."""
+    parameters: Sequence[Parameter], size: Callable[[Parameter], int], limit: int = BUCKET_BYTES
+) -> Iterator[list[Parameter]]:
+    """Consecutive parameters of at most `limit` bytes a bucket; a larger one stands alone."""
     bucket, filled = [], 0
-    for name, parameter in parameters:
+    for parameter in parameters:
         if bucket and filled + size(parameter) > limit:
             yield bucket
             bucket, filled = [], 0
-        bucket.append((name, parameter))
+        bucket.append(parameter)
         filled += size(parameter)
     if bucket:
         yield bucket

@@ -10,18 +10,39 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from mixed_r1_ray.sync.broadcast import BroadcastGroup, Meeting
+
 if TYPE_CHECKING:
-    import torch
     from torch import nn
+
+    from mixed_r1_ray.sync.sources import WeightSource
 
 
 class WeightLoading:
     """Mixed into vLLM's worker: `self.model_runner` is the worker's own."""
 
-    def load_policy_weights(self, weights: Mapping[str, torch.Tensor]) -> list[str]:
-        """Loads all of `weights` (names as in the checkpoint) and returns engine parameters that none of them filled."""
+    def join_broadcast(self, meeting: Meeting, first_rank: int) -> None:
+        """Enters the group in which learners send weights. first_rank: of this engine's workers."""
+        self._broadcast_group = BroadcastGroup(meeting, first_rank + self.rank, self.device)
+
+    def load_policy_weights(self, parts: Mapping[str, WeightSource]) -> list[str]:
+        """Loads the parts of a version by name and returns engine parameters that it should have filled and did not.
+
+        Parts that came before and are not among `parts` stay as they are; all together must fill the model, and a part
+        that comes again what it filled before.
+        """
+        filled: dict[str, set[str]] = getattr(self, "_filled_by_part", {})
+        loaded = {part: self._reload(source) for part, source in parts.items()}
+        missing = {name for name, _ in self.model_runner.get_model().named_parameters()}
+        missing -= set().union(*filled.values(), *loaded.values())
+        missing |= {name for part, names in loaded.items() for name in filled.get(part, set()) - names}
+        if not missing:
+            self._filled_by_part = filled | loaded
+        return sorted(missing)
+
+    def _reload(self, source: WeightSource) -> set[str]:
+        """Loads from `source`; returns the engine's names of what that filled."""
         model = self.model_runner.get_model()
-        expected = {name for name, _ in model.named_parameters()}
         loaded: set[str] = set()
         load = model.load_weights
 
@@ -32,11 +53,11 @@ class WeightLoading:
 
         model.load_weights = load_and_count
         try:
-            self.model_runner.reload_weights(weights_iterator=iter(weights.items()))
+            self.model_runner.reload_weights(weights_iterator=source.tensors(getattr(self, "_broadcast_group", None)))
         finally:
             del model.load_weights
         _renew_tied_heads(model)
-        return sorted(expected - loaded)
+        return loaded
 
 
 def _renew_tied_heads(model: nn.Module) -> None:
