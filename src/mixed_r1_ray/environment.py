@@ -14,6 +14,7 @@ LOCAL_CLUSTER = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # without it Ray turns 127.0.0.1 into the machine's outer address
     "GLOO_SOCKET_IFNAME": "lo",
     "VLLM_HOST_IP": "127.0.0.1",
+    "RAY_task_events_report_interval_ms": "0",  # what each task did is kept for a dashboard, and there is none
     "RAY_worker_niceness": "0",  # Ray's default of 15 starves actors wherever the machine does anything else
 }
 QUIET = {

@@ -19,6 +19,7 @@ from mixed_r1_ray.policy.group import LearnerGroup
 from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.rollout.pool import RolloutPool
 from mixed_r1_ray.sync.broadcast import Meeting
+from mixed_r1_ray.sync.ways import chosen_way
 
 
 class WeightTransfer(Protocol):
@@ -36,18 +37,6 @@ def make_weight_transfer(config: Config, learners: LearnerGroup, rollout: Rollou
         case "broadcast":
             return Broadcasting(learners, rollout, config)
     return Storing(learners, rollout, ahead=config.algo.max_staleness > 0)
-
-
-def chosen_way(config: Config) -> str:
-    """`rollout.weight_transfer`, with `auto` resolved."""
-    rollout, learner = config.rollout, config.learner
-    if rollout.weight_transfer != "auto":
-        return rollout.weight_transfer
-    if not (rollout.gpus_per_worker and learner.gpus_per_worker) or config.algo.max_staleness:
-        return "object_store"
-    if not config.cluster.share_gpus:
-        return "broadcast"
-    return "ipc" if rollout.num_workers <= learner.num_workers else "object_store"
 
 
 class Storing:

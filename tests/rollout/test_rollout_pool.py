@@ -221,3 +221,28 @@ def test_all_engines_load_weights_and_one_that_cannot_is_replaced():
     assert pool.engines[0].loads == [update] and "rollout[1] is replaced" in pool.told[0]
     assert ids(generate(pool.pool, "ab")) == ["a", "b"]
     assert {version for _, _, version in log} == {7}
+
+
+def test_weights_that_went_past_the_store_are_put_there_for_an_engine_that_is_replaced_later():
+    log, asked = [], []
+    pool = Pool([Engine("0", log, 2), Engine("1", log)], [Engine("0'", log)])
+    again = lambda: asked.append(7) or SimpleNamespace(version=7)  # noqa: E731
+    pool.pool.take_over(7, {0: None, 1: None}, again)
+    assert asked == []
+    assert ids(generate(pool.pool, "abcd")) == list("abcd")
+    assert asked == [7]
+    assert [version for engine, _, version in log if engine == "0'"] == [7]
+    assert {version for engine, _, version in log if engine == "1"} <= {None, 7}
+    assert ids(generate(pool.pool, "ef", step=2)) == ["e", "f"] and asked == [7]
+
+
+def test_an_engine_that_did_not_get_the_weights_gets_them_from_the_store():
+    log = []
+    pool = Pool([Engine("0", log), Engine("1", log)], [Engine("1'", log)])
+    pool.pool.take_over(7, {0: None, 1: DIED}, lambda: SimpleNamespace(version=7))
+    assert "rollout[1] is replaced" in pool.told[0]
+    assert ids(generate(pool.pool, "ab")) == ["a", "b"]
+    assert {version for _, _, version in log} == {7}
+    pool.pool.take_over(8, {0: None}, lambda: SimpleNamespace(version=8))  # 1' was starting when it was sent
+    assert ids(generate(pool.pool, "cd", step=2)) == ["c", "d"]
+    assert {version for _, name, version in log if name in "cd"} == {8}

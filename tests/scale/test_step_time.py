@@ -142,13 +142,27 @@ def test_an_update_moves_28_bytes_a_parameter_or_crosses_to_the_host():
     assert offloaded == pytest.approx(on_the_host + crossing)
 
 
-def test_a_sync_is_its_copies_one_after_the_other():
-    size = 2 * SMALL.parameters
-    sync = model(layout=Layout(engine_nodes_elsewhere=3)).sync()
-    assert sync.busy["gather"] == pytest.approx(size / 2 / 1e6)
-    assert sync.busy["to the host"] == sync.busy["to the devices"] == pytest.approx(size / 1e6)
-    assert sync.busy["to other nodes"] == pytest.approx(2 * size / 1e6)  # a tree: one node serves one, two serve two
+SENT = 2 * (SMALL.parameters - 100)  # bytes; the tower is frozen
+
+
+def test_a_sync_through_the_object_store_is_its_copies_one_after_the_other():
+    sync = model("rollout.weight_transfer=object_store", layout=Layout(engine_nodes_elsewhere=3)).sync()
+    assert sync.busy["gather"] == pytest.approx(SENT / 2 / 1e6)
+    assert sync.busy["to the host"] == sync.busy["to the devices"] == pytest.approx(SENT / 1e6)
+    assert sync.busy["to other nodes"] == pytest.approx(2 * SENT / 1e6)  # a tree: one node serves one, two serve two
     assert sync.seconds == pytest.approx(sum(sync.busy.values()))
+
+
+def test_a_broadcast_waits_for_the_slower_of_gather_and_sending_and_then_for_copies():
+    beside, apart = model().sync(), model(layout=Layout(engine_nodes_elsewhere=300)).sync()
+    copies = 2 * (2 * SENT / 1e6)  # into buckets and out of them, each read and written
+    assert beside.bound == "broadcast" and beside.seconds == pytest.approx(SENT / 1e6 + copies)
+    assert apart.bound == "broadcast" and apart.seconds == pytest.approx(SENT / 1e5 + copies)
+
+
+def test_on_shared_gpus_a_sync_is_a_gather_and_two_copies():
+    sync = model("cluster.share_gpus=true", "learner.num_workers=1", "rollout.num_workers=1").sync()
+    assert sync.busy["gather"] == 0 and sync.seconds == pytest.approx(2 * 2 * SENT / 1e6)
 
 
 def test_the_reference_costs_what_outlasts_generation_or_all_on_shared_gpus():

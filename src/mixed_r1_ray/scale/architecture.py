@@ -85,8 +85,10 @@ class Architecture:
 
     def trained(self, freeze: str, lora_rank: int = 0) -> int:
         """Parameters that are trained under `learner.freeze`, or the adapters of `learner.lora_rank` alone."""
-        if lora_rank:
-            return self.language.lora_parameters(lora_rank)
+        return self.language.lora_parameters(lora_rank) if lora_rank else self.changing(freeze)
+
+    def changing(self, freeze: str) -> int:
+        """Parameters that a sync sends each time: those that are trained, or that adapters are merged into."""
         frozen = {"none": 0, "vision": self.vision.parameters}
         both = self.vision.parameters + self.vision.projector_parameters
         return self.parameters - frozen.get(freeze, both)

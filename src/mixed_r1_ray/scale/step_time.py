@@ -7,6 +7,7 @@ from math import ceil, log2
 
 from ..cluster_plan import has_reference_worker
 from ..config import Config
+from ..sync.ways import chosen_way
 from .architecture import Architecture
 from .hardware import Device, Efficiency, HostRates
 from .memory import BYTES, PackedRow
@@ -171,18 +172,39 @@ class StepModel:
         return together * moved / self.host.memory_rate + crossing / (self.device.host_rate * self.efficiency.host_copy)
 
     def sync(self) -> Phase:
-        """Gather, to host memory, into the object store, to the other nodes (a tree), onto the devices: one by one."""
-        size, ranks = self.number * self.architecture.parameters, self.config.learner.num_workers
+        """What training changes, the way that `rollout.weight_transfer` says."""
+        size = self.number * self.architecture.changing(self.config.learner.freeze)
+        ranks, devices = self.config.learner.num_workers, max(1, self.config.rollout.gpus_per_worker)
+        gather = {"gather": size * (ranks - 1) / ranks / self._link()}
+        copy = 2 * size / (self.device.memory_rate * self.efficiency.decode_bandwidth)  # read and written
+        on_devices = {"into buckets": copy, "into the engine": copy / devices}
+        match chosen_way(self.config):
+            case "broadcast":
+                return self._broadcast(size, gather, on_devices)
+            case "ipc":
+                busy = gather | on_devices
+            case _:
+                busy = gather | self._through_the_store(size)
+        return Phase("sync", sum(busy.values()), max(busy, key=busy.get), busy)
+
+    def _broadcast(self, size: float, gather: dict[str, float], on_devices: dict[str, float]) -> Phase:
+        """One bucket is sent while the next is gathered; a chain of devices, so its length does not count."""
+        together = self.layout.learner_nodes == 1 and self.layout.engine_nodes_elsewhere == 0
+        rate = self.device.nvlink_rate if together else self.device.network_rate
+        busy = gather | {"broadcast": size / (rate * self.efficiency.collective)} | on_devices
+        bound = max(("gather", "broadcast"), key=busy.get)
+        return Phase("sync", busy[bound] + sum(on_devices.values()), bound, busy)
+
+    def _through_the_store(self, size: float) -> dict[str, float]:
+        """Gathered, to host memory, into the object store, to the other nodes (a tree), onto the devices: one by one."""
         to_device = size / (self.device.host_rate * self.efficiency.host_copy)
         transfer = size / (self.host.node_network_rate * self.efficiency.object_transfer)
-        busy = {
-            "gather": size * (ranks - 1) / ranks / self._link(),
+        return {
             "to the host": to_device,
             "into the object store": size / self.host.object_put_rate,
             "to other nodes": transfer * ceil(log2(self.layout.engine_nodes_elsewhere + 1)),
             "to the devices": to_device / max(1, self.config.rollout.gpus_per_worker),
         }
-        return Phase("sync", sum(busy.values()), max(busy, key=busy.get), busy)
 
     def reward(self) -> Phase:
         seconds = self.work.samples * self.host.reward_sample_s / self.config.reward.num_workers
