@@ -113,6 +113,17 @@ def test_an_8b_learner_holds_sixteen_bytes_a_trained_parameter_over_its_ranks():
         assert state == pytest.approx((16 * trained + 2 * frozen) / ranks)
 
 
+def test_what_a_learner_lends_counts_where_it_is_more_than_an_update_takes():
+    shared = ("cluster.share_gpus=true", "rollout.num_workers=1", "learner.num_workers=1")
+    by_store = planned(*shared, "rollout.weight_transfer=object_store")["learner"].device
+    lending = planned(*shared)["learner"].device
+    working = sum(size for part, size in by_store.items() if part not in ("weights", "gradients", "optimizer"))
+    assert lending["weights lent"] == pytest.approx(2 * 7_640_361_472 - working) and lending["weights lent"] > 0
+    assert "weights lent" not in by_store
+    small = planned(*shared, "learner.microbatch_tokens=131072")["learner"].device
+    assert small["weights lent"] == 0
+
+
 def test_offload_moves_gradients_and_optimizer_to_the_host():
     here, there = planned()["learner"], planned("learner.offload=optimizer")["learner"]
     assert set(here.device) - set(there.device) == {"gradients", "optimizer"}

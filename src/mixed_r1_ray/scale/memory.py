@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from ..cluster_plan import has_reference_worker
 from ..config import Config
+from ..sync.ways import chosen_way
 from .architecture import Architecture, Language
 from .hardware import GIB
 from .workload import Workload
@@ -77,6 +78,8 @@ def learner_footprint(config: Config, architecture: Architecture, work: Workload
     }
     if not learner.lora_rank:
         working["head gradient"] = (4 + number) * architecture.language.embedding_parameters  # summed in float32
+    if chosen_way(config) == "ipc":  # a copy for the engine, when the rest of this is free again
+        working["weights lent"] = max(0.0, number * architecture.changing(learner.freeze) - sum(working.values()))
     written = {"checkpoint": ADAM_BYTES * trained / ranks}  # this rank's share, on the host while it is written
     if learner.offload == "none":
         return Footprint(weights | state | working, written)
