@@ -25,21 +25,31 @@ def benchmark_config(settings: Sequence[str]) -> Config:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step took and made. cpu_seconds: of all actors. lengths: prompt id -> tokens of each response."""
+    """What one step took and made. cpu_seconds: of all actors. lengths: prompt id -> tokens of each response.
+
+    prompt_tokens: of all prompts together.
+    """
 
     seconds: float
     cpu_seconds: float
     metrics: dict[str, float]
     lengths: dict[str, tuple[int, ...]]
+    prompt_tokens: int
+
+
+GENERATE, LEARN, SYNC = "generate", "learn", "sync"
 
 
 class Loop:
-    """All actors of a run, and the driver's own step."""
+    """All actors of a run, and the driver's own step. phase: the one that it is in now, for whoever watches."""
 
     def __init__(self, config: Config, splits: dict[str, str], driver):
         self.config, self.splits = config, splits
-        self._watched = _Learners(driver.parts.learners)
-        driver.parts = replace(driver.parts, learners=self._watched)
+        self.phase = GENERATE
+        self._watched = _Learners(driver.parts.learners, self)
+        driver.parts = replace(
+            driver.parts, learners=self._watched, transfer=_Transfer(driver.parts.transfer, self)
+        )
         self._driver = driver
         self._processes = psutil.Process().children(recursive=True)
 
@@ -56,7 +66,7 @@ class Loop:
         begun, cpu_begun = time.perf_counter(), self._cpu_seconds()
         metrics = self._driver.train_step(step)
         seconds, cpu_seconds = time.perf_counter() - begun, self._cpu_seconds() - cpu_begun
-        return Step(seconds, cpu_seconds, metrics, self._watched.lengths)
+        return Step(seconds, cpu_seconds, metrics, self._watched.lengths, self._watched.prompt_tokens)
 
     def _cpu_seconds(self) -> float:
         """So far, of this process and all that Ray started here, whatever else the machine does."""
@@ -86,13 +96,28 @@ def started_loop(config: Config) -> Iterator[Loop]:
 class _Learners:
     """The learners, with a note of the lengths in the last batch."""
 
-    def __init__(self, learners):
-        self._learners = learners
+    def __init__(self, learners, loop: Loop):
+        self._learners, self._loop = learners, loop
         self.lengths: dict[str, tuple[int, ...]] = {}
+        self.prompt_tokens = 0
 
     def __getattr__(self, name: str):
         return getattr(self._learners, name)
 
     def update(self, batch, meanwhile=None) -> dict[str, float]:
         self.lengths = {group.prompt_id: group.response_lengths for group in batch.groups}
+        self.prompt_tokens = sum(group.num_prompt_tokens for group in batch.groups)
+        self._loop.phase = LEARN
         return self._learners.update(batch, meanwhile)
+
+
+class _Transfer:
+    """The hand-over of weights, whose end is the beginning of the next step."""
+
+    def __init__(self, transfer, loop: Loop):
+        self._transfer, self._loop = transfer, loop
+
+    def hand_over(self, version: int) -> None:
+        self._loop.phase = SYNC
+        self._transfer.hand_over(version)
+        self._loop.phase = GENERATE

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from plain_generation import PlainGeneration
+
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.types import Group, PromptInputs, RewardBreakdown
 
@@ -34,13 +36,10 @@ def serve_parts(receive: Callable, send: Callable, config: Config, train_data: s
 
 class _Parts:
     def __init__(self, config: Config, train_data: str):
-        from mixed_r1_ray.data.reader import RecordTable
         from mixed_r1_ray.rewards import EmbeddingTable
-        from mixed_r1_ray.rollout.engine import Engine
 
         self.config = config
-        self.engine = Engine(config)  # vLLM with the run's arguments
-        self.table = RecordTable(train_data, 0.0, config.data.cache_dir)
+        self.generation = PlainGeneration(config, train_data)
         self.embeddings = EmbeddingTable.from_checkpoint(config.model.path)
         self.policy = PlainModel(config)
         self.reference = PlainModel(config)
@@ -49,11 +48,11 @@ class _Parts:
     def run(self, step: int, rows: Sequence[int]) -> PlainStep:
         from mixed_r1_ray.algo.advantages import group_advantages
 
-        prepared = self._prepare(rows)
+        prepared = self.generation.prepare(rows)
         inputs = [one.inputs for one in prepared]
         clock = _Clock()
         with clock("generate", self.config.rollout.threads):
-            groups = self._generate(prepared, step)
+            groups = self.generation.generate(prepared, step)
         with clock("reward", 1):
             rewards = self._score(prepared, groups)
         with clock("reference", self.config.reference.threads):
@@ -72,58 +71,6 @@ class _Parts:
             clock.cpu_seconds,
             {group.prompt_id: tuple(len(rollout.token_ids) for rollout in group.rollouts) for group in groups},
         )
-
-    def _prepare(self, rows: Sequence[int]) -> list:
-        from mixed_r1_ray.data.images import decode_image
-        from mixed_r1_ray.data.worker import prepare_prompt
-
-        records = [self.table.record(row) for row in rows]
-        return [
-            prepare_prompt(record, tuple(map(decode_image, record.images)), self.engine.adapter, self.config)
-            for record in records
-        ]
-
-    def _generate(self, prepared: Sequence, step: int) -> list[Group]:
-        """`vllm.LLM.generate`, as its documentation calls it."""
-        from PIL import Image
-        from vllm import SamplingParams
-
-        from mixed_r1_ray.rollout.sampling import group_seed
-        from mixed_r1_ray.types import Rollout
-        from mixed_r1_ray.vlm.base import BANNED_BIAS
-
-        rollout = self.config.rollout
-        prompts = [
-            {"prompt": one.prompt.text, "multi_modal_data": {"image": [Image.fromarray(image) for image in one.images]}}
-            for one in prepared
-        ]
-        params = [
-            SamplingParams(
-                n=rollout.group_size,
-                seed=group_seed(self.config.run.seed, step, one.prompt.prompt_id),
-                temperature=rollout.temperature,
-                max_tokens=rollout.max_new_tokens,
-                logprobs=0,
-                logit_bias={token: BANNED_BIAS for token in self.engine.adapter.banned_token_ids},
-            )
-            for one in prepared
-        ]
-        outputs = self.engine.llm.generate(prompts, params, use_tqdm=False)
-        groups = []
-        for one, output in zip(prepared, outputs, strict=True):
-            samples = [
-                Rollout(
-                    sample_index=sample.index,
-                    token_ids=np.asarray(sample.token_ids, dtype=np.int32),
-                    logprobs=np.asarray([next(iter(place.values())).logprob for place in sample.logprobs], np.float32),
-                    weight_versions=np.zeros(len(sample.token_ids), dtype=np.int32),
-                    text=sample.text,
-                    finished=sample.finish_reason == "stop",
-                )
-                for sample in output.outputs
-            ]
-            groups.append(Group(one.prompt.prompt_id, np.asarray(output.prompt_token_ids), tuple(samples)))
-        return groups
 
     def _score(self, prepared: Sequence, groups: Sequence[Group]) -> list[list[RewardBreakdown]]:
         from mixed_r1_ray.rewards import RewardRequest, score_batch
