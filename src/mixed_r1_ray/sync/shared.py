@@ -1,12 +1,12 @@
 """A tensor lent to another process on the same device: on a GPU by a CUDA IPC handle, nothing is copied.
 
-torch pickles a tensor for its own worker processes as such a handle (`torch.multiprocessing.reductions`). It holds as
-long as the lender keeps the tensor.
+It is the handle by which torch gives tensors to its own worker processes (`torch.multiprocessing.reductions`). It holds
+as long as the lender keeps the tensor.
 """
 
 from __future__ import annotations
 
-import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,21 +18,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SharedBucket:
-    """What `reopen` needs to find a bucket's bytes. From one actor of a run to another, never from a file."""
+    """A bucket's bytes in another process: `rebuild(*handle)` opens them."""
 
     layout: Layout
-    handle: bytes
+    rebuild: Callable
+    handle: tuple
 
 
 def lend(layout: Layout, packed: torch.Tensor) -> SharedBucket:
     """A handle to `packed`, which the caller must keep until nobody reads it any more."""
-    from multiprocessing.reduction import ForkingPickler
+    from torch.multiprocessing.reductions import reduce_storage, reduce_tensor
 
-    import torch.multiprocessing  # noqa: F401 (teaches the pickler about tensors)
-
-    return SharedBucket(layout, bytes(ForkingPickler.dumps(packed)))
+    reduced = reduce_tensor(packed) if packed.is_cuda else reduce_storage(packed.untyped_storage())
+    return SharedBucket(layout, *reduced)
 
 
 def reopen(bucket: SharedBucket) -> torch.Tensor:
     """The lender's bytes, uint8 (layout.packed_bytes,), to be read only."""
-    return pickle.loads(bucket.handle)
+    import torch
+
+    opened = bucket.rebuild(*bucket.handle)
+    return opened if isinstance(opened, torch.Tensor) else torch.empty(0, dtype=torch.uint8).set_(opened)
