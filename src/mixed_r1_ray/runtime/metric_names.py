@@ -53,6 +53,7 @@ METRICS: dict[str, str] = {
     "time/idle_s": "the rest of the step, seconds",
     "time/eval_s": "evaluation on the held-out prompts, seconds",
     "time/checkpoint_s": "for which the checkpoint before this step kept it waiting; it is written in the background, seconds",
+    "memory/learner_peak_gib": "most of its GPU that the first learner rank had reserved since the step before, GiB",
     "throughput/samples_per_s": "responses a second of step time",
     "throughput/tokens_per_s": "response tokens a second of step time",
     **{
