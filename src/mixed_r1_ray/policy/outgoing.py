@@ -49,7 +49,7 @@ class OutgoingWeights:
 
     def broadcast(self) -> None:
         """Sends what training changes to all members of the group, in the buckets of `layouts`. All ranks must call."""
-        packed = (packed for _, packed in self._packed_buckets(True, self._device))
+        packed = (packed for _, packed in self._packed_buckets(True))
         if self._rank == 0:
             self._group.send(packed)
         else:
@@ -57,7 +57,7 @@ class OutgoingWeights:
 
     def lend(self) -> tuple[SharedBucket, ...]:
         """What training changes, lent to an engine on the same device until `take_back`. All ranks must call."""
-        self._lent = [packed for _, packed in self._packed_buckets(True, self._device, everywhere=True)]
+        self._lent = [packed for _, packed in self._packed_buckets(True, everywhere=True)]
         return tuple(lend(layout, packed) for layout, packed in zip(self.layouts(), self._lent, strict=True))
 
     def take_back(self) -> None:
@@ -70,17 +70,15 @@ class OutgoingWeights:
         return tuple(_layout(bucket) for bucket in self._buckets(changing=True))
 
     def _stored(self, changing: bool) -> tuple[Bucket, ...]:
-        buckets = self._packed_buckets(changing, HOST)
-        return tuple(Bucket(layout, ray.put(packed.numpy())) for layout, packed in buckets)
+        buckets = self._packed_buckets(changing)
+        return tuple(Bucket(layout, ray.put(packed.cpu().numpy())) for layout, packed in buckets)
 
-    def _packed_buckets(
-        self, changing: bool, device: torch.device, everywhere: bool = False
-    ) -> Iterator[tuple[Layout, torch.Tensor]]:
-        """Each bucket of what training changes, or never does, as bytes on `device`: on rank 0, or on every rank."""
+    def _packed_buckets(self, changing: bool, everywhere: bool = False) -> Iterator[tuple[Layout, torch.Tensor]]:
+        """Each bucket of what training changes, or never does, as bytes on the device: on rank 0, or on every rank."""
         for bucket in self._gathered_buckets(changing):
             if everywhere or self._rank == 0:
                 layout = _layout(bucket)
-                yield layout, pack(layout, (one.value() for one in bucket), device)
+                yield layout, pack(layout, (one.value() for one in bucket), self._device)
 
     def gathered(self) -> dict[str, torch.Tensor]:
         """All parameters on rank 0 in host memory, nothing elsewhere. All ranks must call."""
