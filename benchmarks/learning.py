@@ -13,13 +13,19 @@ stopped, and are not done again; --table-only prints what is there.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from paired import MODES, TYPES, By, Cell, cells, difference, over_seeds, pooled, print_head, print_row, said, train
 
+from mixed_r1_ray.runtime.evaluation_table import PairedDifference
+
 ROOT = Path("runs/learning")
+RESULTS = Path("benchmarks/results/learning.json")
+Find = Callable[[str, int, int], By | None]  # of a setting, seed and number of steps
 LOSSES = {
     "grpo": ("algo.loss=grpo", "algo.clip_ratio_low=0.2", "algo.clip_ratio_high=0.2"),
     "dapo": ("algo.loss=dapo", "algo.clip_ratio_low=0.2", "algo.clip_ratio_high=0.28"),
@@ -51,10 +57,16 @@ def main() -> None:
     if not options.table_only:
         for seed in options.seeds:  # all settings of one seed first: a table of one seed is a table
             for name in options.settings:
-                train(run_folder(name, seed, options.steps), seed, options.steps, *SETTINGS[name])
+                if any(find(name, seed, options.steps) is None for find in wanted_of(name)):
+                    train(run_folder(name, seed, options.steps), seed, options.steps, *SETTINGS[name])
     print_changes({name: by_seed(change, name, options) for name in options.settings}, options.steps)
     ahead = [name for name in options.settings if name in AHEAD]
     print_staleness({name: by_seed(minus_on_policy, name, options) for name in ahead}, options.steps)
+
+
+def wanted_of(name: str) -> tuple[Find, ...]:
+    """What the tables say of a setting."""
+    return (change, minus_on_policy) if name in AHEAD else (change,)
 
 
 def run_folder(name: str, seed: int, steps: int) -> Path:
@@ -64,15 +76,29 @@ def run_folder(name: str, seed: int, steps: int) -> Path:
 def change(name: str, seed: int, steps: int) -> By | None:
     """Held-out results after minus before, where the run is finished."""
     folder = run_folder(name, seed, steps)
-    return difference((folder, 0), (folder, steps))
+    return kept(f"{folder.name} minus its start", difference((folder, 0), (folder, steps)))
 
 
 def minus_on_policy(name: str, seed: int, steps: int) -> By | None:
     """Held-out results after the last step minus on-policy's, where both runs are finished."""
-    return difference(*((run_folder(each, seed, steps), steps) for each in (ON_POLICY, name)))
+    folder, other = run_folder(name, seed, steps), run_folder(ON_POLICY, seed, steps)
+    return kept(f"{folder.name} minus {other.name}", difference((other, steps), (folder, steps)))
 
 
-def by_seed(find: Callable[[str, int, int], By | None], name: str, options: argparse.Namespace) -> dict[int, By]:
+def kept(what: str, found: By | None) -> By | None:
+    """What was found, written down; or what was written down before."""
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    if found is not None and known.get(what) != (rows := [asdict(row) for row in found.values()]):
+        known[what] = rows
+        RESULTS.parent.mkdir(exist_ok=True)
+        lines = (f"{json.dumps(key)}: {json.dumps(known[key])}" for key in sorted(known))
+        RESULTS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    if what not in known:
+        return None
+    return {(row["reward_type"], row["mode"]): PairedDifference(**row) for row in known[what]}
+
+
+def by_seed(find: Find, name: str, options: argparse.Namespace) -> dict[int, By]:
     """What there is of a setting."""
     found = {seed: find(name, seed, options.steps) for seed in options.seeds}
     return {seed: differences for seed, differences in found.items() if differences is not None}
