@@ -90,6 +90,7 @@ def figures_of(
         "device_copy_s": sent / copy_bytes_per_s,
         "device_copy_gb_per_s": copy_bytes_per_s / 1e9,
         **{f"memory_{phase}_peak_gib": used / GIB for phase, used in peaks.items()},
+        **{f"{name.removeprefix('time/')}": mean[name] for name in sorted(mean) if name.startswith("time/turn_")},
     }
     if peaks:
         figures["memory_peak_gib"] = max(peaks.values()) / GIB

@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixed_r1_ray import turns as module
+from mixed_r1_ray.gpu_memory import MemoryReading, forget_peak, peak_bytes
 from mixed_r1_ray.remote import ActorFailure
+from mixed_r1_ray.runtime.metric_names import check_names
+from mixed_r1_ray.scale.hardware import GIB
 from mixed_r1_ray.turns import Turns, no_turns
 
 ROLES = ("rollout", "learner", "reference")
@@ -86,6 +89,36 @@ def test_after_a_failure_to_wake_nobody_is_taken_to_be_awake():
 
 def test_the_wait_is_named(monkeypatch):
     waited = []
-    monkeypatch.setattr(module, "fetch", lambda refs, what, deadline_s: waited.append((what, deadline_s)))
+    monkeypatch.setattr(module, "fetch", lambda refs, what, deadline_s: waited.append((what, deadline_s)) or refs)
     Gpu().turns().take("learner")
     assert waited == [("rollout giving its GPUs away", 9.0), ("learner taking its GPUs", 9.0)]
+
+
+def test_metrics_are_the_seconds_and_the_highest_peak_of_each_turn_since_they_were_last_asked_for(monkeypatch):
+    peaks = {"rollout": iter([[3 * GIB, 5 * GIB], [2 * GIB, GIB]]), "learner": iter([[None, None]])}
+    clock = iter([0.0, 2.0, 10.0, 13.0, 20.0, 24.0])
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+
+    def fetch(refs, what, deadline_s):
+        role, giving = what.split()[:2]
+        return next(peaks[role]) if giving == "giving" else [None, None]
+
+    monkeypatch.setattr(module, "fetch", fetch)
+    turns = Gpu().turns(roles=("rollout", "learner"))
+    assert turns.metrics() == {}
+    for role in ("learner", "rollout", "learner"):
+        turns.take(role)
+    metrics = turns.metrics()
+    assert metrics == {"time/turn_learner_s": 6.0, "time/turn_rollout_s": 3.0, "memory/peak_rollout_gib": 5.0}
+    check_names(metrics)
+    assert turns.metrics() == {}
+
+
+def test_the_peak_is_of_the_whole_gpu_and_counts_what_was_given_back_since():
+    # others hold 10 of 80; this process holds 20 now, and held 32
+    assert MemoryReading(free=50, total=80, reserved=20, most_reserved=32).peak == 42
+
+
+def test_a_process_without_a_gpu_has_no_peak():
+    forget_peak()
+    assert peak_bytes() is None

@@ -67,7 +67,8 @@ class Driver:
             self.journal.rollouts(step, rollout_rows(sampled.batch, batch))
         scored = [experience.scored() for experience in sampled.generated]
         learned |= staleness_metrics(step, sampled.batch) | overlong_metrics(sampled.generated, self.config)
-        return self.journal.summarise(scored, learned | sampled.metrics, clock, len(parts.train_data.bad_rows))
+        learned |= sampled.metrics | parts.turns.metrics()
+        return self.journal.summarise(scored, learned, clock, len(parts.train_data.bad_rows))
 
     def _learn(self, batch: TrainBatch) -> dict[str, float]:
         """The update. Where it finds engine and trainer apart, the proof looks for the cause on a few samples."""

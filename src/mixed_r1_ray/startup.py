@@ -26,7 +26,7 @@ from mixed_r1_ray.rollout.pool import RolloutPool
 from mixed_r1_ray.runtime.journal import Journal
 from mixed_r1_ray.runtime.run_dir import RunDir
 from mixed_r1_ray.sampler import Sampler
-from mixed_r1_ray.turns import Turns
+from mixed_r1_ray.turns import Turns, no_turns
 from mixed_r1_ray.weight_transfer import WeightTransfer, make_weight_transfer
 
 
@@ -44,6 +44,7 @@ class Parts:
     evaluator: Evaluator | None
     eval_pictures: Callable[[list[str]], dict[str, bytes]]
     checkpoints: Checkpointer
+    turns: Turns
     first_step: int
 
 
@@ -106,14 +107,15 @@ def start_parts(
         evaluator=evaluator,
         eval_pictures=_PictureSource(actors, "eval" in splits),
         checkpoints=checkpoints,
+        turns=turns,
         first_step=checkpoints.restore() + 1,
     )
 
 
-def make_turns(actors: Actors, config: Config) -> Turns | None:
+def make_turns(actors: Actors, config: Config) -> Turns:
     """Among the roles that share GPUs, if any do."""
     if not config.cluster.share_gpus:
-        return None
+        return no_turns()
     sharers = [role for role in ("rollout", "learner", "reference") if getattr(config, role).gpus_per_worker]
     return Turns({role: partial(actors.of, role) for role in sharers}, config.rollout.start_timeout_s)
 

@@ -16,7 +16,7 @@ from mixed_r1_ray.config import AlgoConfig, Config, GuardConfig, LearnerConfig, 
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.policy import tokens, warm_start
-from mixed_r1_ray.policy.device import peak_memory_metrics, to_device, worker_device
+from mixed_r1_ray.policy.device import to_device, worker_device
 from mixed_r1_ray.policy.learner import PolicyLearner
 from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.policy.logprobs import PolicyModel
@@ -279,12 +279,3 @@ def test_a_gpu_that_torch_does_not_find_is_reported_with_the_key(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with pytest.raises(UserError, match=r"reference\.gpus_per_worker=1.*CUDA_VISIBLE_DEVICES=3"):
         worker_device("reference", 1)
-
-
-def test_peak_memory_is_a_gpus_and_begins_anew_each_time_it_is_asked(monkeypatch):
-    asked = []
-    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 3 * 2**30)
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", asked.append)
-    assert peak_memory_metrics(torch.device("cpu")) == {} and asked == []
-    card = torch.device("cuda", 0)
-    assert peak_memory_metrics(card) == {"memory/learner_peak_gib": 3.0} and asked == [card]

@@ -36,15 +36,6 @@ def free_cached_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def peak_memory_metrics(device: torch.device) -> dict[str, float]:
-    """The most that this process has had reserved of its GPU since this was last asked; nothing on a CPU."""
-    if device.type != "cuda":
-        return {}
-    peak = torch.cuda.max_memory_reserved(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    return {"memory/learner_peak_gib": peak / 2**30}
-
-
 def to_device(content: Content, device: torch.device) -> Content:
     """`content` with all its tensors on `device`: a tensor, or a dataclass, tuple or mapping of such; all else stays.
 

@@ -17,7 +17,7 @@ from mixed_r1_ray.algo.aggregation import BatchSize
 from mixed_r1_ray.algo.objective import Objective
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.guard import Guard
-from mixed_r1_ray.policy.device import peak_memory_metrics, to_device, worker_device
+from mixed_r1_ray.policy.device import to_device, worker_device
 from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.policy.lora import add_lora, adapters_off
 from mixed_r1_ray.policy.microbatches import Microbatch, plan_microbatches
@@ -59,7 +59,7 @@ class PolicyLearner:
         self.outgoing = OutgoingWeights(self.policy.model, self.rank, self.device)
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
-        """The optimizer steps of one global batch. Returns metrics, means over the steps, the same on every rank but memory.
+        """The optimizer steps of one global batch. Returns metrics, means over the steps, the same on every rank.
 
         Raises NumericsError, before anything is changed, where engine and trainer disagree beyond the threshold.
         """
@@ -78,7 +78,7 @@ class PolicyLearner:
                 self.guard.check_initial_kl(metrics.get("kl/reference", 0.0))
             updates.append(metrics | self._step())
         means = {name: fmean(update[name] for update in updates) for name in updates[0]}
-        return means | mismatch.metrics() | {"updates": len(updates)} | peak_memory_metrics(self.device)
+        return means | mismatch.metrics() | {"updates": len(updates)}
 
     def _old_logprobs(self, batch: TrainBatch) -> tuple[dict[SampleKey, torch.Tensor], Mismatch]:
         """Log-probabilities of the whole batch under the weights as they are, and how far the engine's are from them.

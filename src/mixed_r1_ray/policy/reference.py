@@ -7,6 +7,7 @@ import ray
 import torch
 
 from mixed_r1_ray.config import Config
+from mixed_r1_ray.gpu_memory import forget_peak, peak_bytes
 from mixed_r1_ray.policy.device import free_cached_memory, worker_device
 from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.types import Group, PromptInputs
@@ -33,12 +34,15 @@ class ReferenceWorker:
 
     def wake(self) -> None:
         """To its GPU, if it has one. Where others share that, it begins on the host."""
+        forget_peak()
         self.policy.to(self.device)
 
-    def sleep(self) -> None:
-        """Off its GPU."""
+    def sleep(self) -> int | None:
+        """Off its GPU; returns the most bytes that were in use there."""
+        peak = peak_bytes()
         self.policy.to("cpu")
         free_cached_memory()
+        return peak
 
     @torch.inference_mode()
     @ray.method(num_returns=2, max_task_retries=3)

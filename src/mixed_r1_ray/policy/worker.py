@@ -12,6 +12,7 @@ import ray
 from ray import ObjectRef
 
 from mixed_r1_ray.config import Config
+from mixed_r1_ray.gpu_memory import forget_peak, peak_bytes
 from mixed_r1_ray.policy.background_save import BackgroundSave
 from mixed_r1_ray.policy.learner import PolicyLearner, Rendezvous
 from mixed_r1_ray.policy.state import load_training_state, take_snapshot
@@ -42,13 +43,16 @@ class LearnerWorker:
     def start(self, rendezvous: Rendezvous) -> None:
         self.learner = PolicyLearner(self.config, rendezvous)
 
-    def sleep(self) -> None:
-        """Off its GPU."""
+    def sleep(self) -> int | None:
+        """Off its GPU; returns the most bytes that were in use there."""
+        peak = peak_bytes()
         if self.learner is not None:
             self.learner.sleep()
+        return peak
 
     def wake(self) -> None:
         """Back to its GPU. Before `start` there is nothing to bring there."""
+        forget_peak()
         if self.learner is not None:
             self.learner.wake()
 

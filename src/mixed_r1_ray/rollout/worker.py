@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import ray
 
 from mixed_r1_ray.config import Config
+from mixed_r1_ray.gpu_memory import forget_peak, peak_bytes
 from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.rollout.engine import Engine, EngineRequest
 from mixed_r1_ray.sync.broadcast import Meeting
@@ -54,12 +55,15 @@ class RolloutWorker:
             yield group
             yield GroupInfo.of(group)
 
-    def sleep(self) -> None:
-        """Off its GPU."""
+    def sleep(self) -> int | None:
+        """Off its GPU; returns the most bytes that were in use there."""
+        peak = peak_bytes()
         self.engine.sleep()
+        return peak
 
     def wake(self) -> None:
         """Back to its GPU, with the weights that it had; its KV cache follows when it generates."""
+        forget_peak()
         self.engine.wake()
 
     def load_weights(self, update: WeightUpdate) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from mixed_r1_ray.types import REWARD_TYPES
 
+SHARERS = ("rollout", "reference", "learner")  # roles that take turns where `cluster.share_gpus`
+
 #: name -> what it is. Rewards by type are the task reward, in [0, 1] (a user's own: whatever it returns);
 #: `reward/mean` is the weighted total.
 METRICS: dict[str, str] = {
@@ -51,9 +53,17 @@ METRICS: dict[str, str] = {
     "time/learn_s": "forward, backward and optimizer, seconds",
     "time/sync_s": "weights from learners to engines, seconds",
     "time/idle_s": "the rest of the step, seconds",
+    **{
+        f"time/turn_{role}_s": f"in which others on the same GPUs went to sleep and {role} woke, part of the phases above; "
+        "since the step before, seconds"
+        for role in SHARERS
+    },
+    **{
+        f"memory/peak_{role}_gib": f"most memory of a GPU in use, by whomever, in a turn of {role}; since the step before"
+        for role in SHARERS
+    },
     "time/eval_s": "evaluation on the held-out prompts, seconds",
     "time/checkpoint_s": "for which the checkpoint before this step kept it waiting; it is written in the background, seconds",
-    "memory/learner_peak_gib": "most of its GPU that the first learner rank had reserved since the step before, GiB",
     "throughput/samples_per_s": "responses a second of step time",
     "throughput/tokens_per_s": "response tokens a second of step time",
     **{
