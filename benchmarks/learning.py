@@ -58,7 +58,8 @@ def main() -> None:
         for seed in options.seeds:  # all settings of one seed first: a table of one seed is a table
             for name in options.settings:
                 if any(find(name, seed, options.steps) is None for find in wanted_of(name)):
-                    train(run_folder(name, seed, options.steps), seed, options.steps, *SETTINGS[name])
+                    for one in (ON_POLICY, name) if name in AHEAD else (name,):  # of the former, its answers are wanted
+                        train(run_folder(one, seed, options.steps), seed, options.steps, *SETTINGS[one])
     print_changes({name: by_seed(change, name, options) for name in options.settings}, options.steps)
     ahead = [name for name in options.settings if name in AHEAD]
     print_staleness({name: by_seed(minus_on_policy, name, options) for name in ahead}, options.steps)
