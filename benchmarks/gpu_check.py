@@ -21,7 +21,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_watch import DeviceWatch
 from gpu_check_report import TARGET_SHAPE, device_named, figures_of, print_report, verdicts
 from loop import Loop, Step, benchmark_config, started_loop
 from plain_generation import serve_generation
@@ -42,6 +41,7 @@ PLAIN_NEEDS_S = 60.0
 PIXELS = 448**2
 PROMPTS_PER_TYPE = 64
 COPIES, COPIED_BYTES = 10, {"cuda": 4 * GIB, "cpu": 2**28}
+ENGINE_BYTES = 48 * GIB  # on a card of any size, so that the target of 80 GiB means something on a larger one
 GPU_SIZE = (
     "conf=debug",
     "model.max_length=4096",
@@ -75,6 +75,8 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="any key of the configuration")
     options = parser.parse_args()
     begun, device = time.monotonic(), hardware()
+    path = options.json or Path("benchmarks/results") / f"gpu_check-{device['name'].replace(' ', '_')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict] = {}
     for number, shape in enumerate(options.shapes, start=1):
         until = begun + 60 * options.minutes * number / len(options.shapes)
@@ -83,10 +85,8 @@ def main() -> None:
             continue
         found[shape] = check(shape, options.work, options.settings, until)
         print_report(shape, found[shape])
-    path = options.json or Path("benchmarks/results") / f"gpu_check-{device['name'].replace(' ', '_')}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report(device, found, time.monotonic() - begun), indent=1) + "\n")
-    print(f"\nwritten: {path}")
+        path.write_text(json.dumps(report(device, found, time.monotonic() - begun), indent=1) + "\n")
+        print(f"\nwritten: {path}")
 
 
 def check(shape: str, work: Path, settings: list[str], until: float) -> dict[str, float]:
@@ -97,7 +97,7 @@ def check(shape: str, work: Path, settings: list[str], until: float) -> dict[str
 
     begun, folder = time.monotonic(), checkpoint(shape, work)
     config = benchmark_config([*run_settings(folder, work), *settings])
-    with started_loop(config) as loop, DeviceWatch(lambda: loop.phase) as watch:
+    with started_loop(config) as loop:
         steps = measured_steps(loop, stop=begun + STEPS_SHARE * (until - begun))
         last, config, train_data = len(steps), loop.config, loop.splits["train"]
         first, rows = loop.rows(1), loop.rows(last)
@@ -106,7 +106,6 @@ def check(shape: str, work: Path, settings: list[str], until: float) -> dict[str
         config,
         read_architecture(config.model.path),
         steps[WARM_UP_STEPS:],
-        watch.peaks,
         copied_bytes_per_s(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
         DEVICES[known].flops if known else None,
     )
@@ -142,7 +141,10 @@ def run_settings(folder: Path, work: Path) -> list[str]:
     """The loop at a size that shows what the card does: 64 responses of 1,536 tokens a step; on a CPU a few."""
     import torch
 
-    size = GPU_SIZE if torch.cuda.is_available() else CPU_SIZE
+    size = list(CPU_SIZE)
+    if torch.cuda.is_available():
+        fraction = min(0.6, ENGINE_BYTES / torch.cuda.get_device_properties(0).total_memory)
+        size = [*GPU_SIZE, f"rollout.gpu_memory_fraction={fraction:.3f}"]
     data = [f"tiny.cache_dir={work / 'data'}", f"tiny.train_per_type={PROMPTS_PER_TYPE}", "tiny.eval_per_type=4"]
     qwen = "qwen" in folder.name
     pictures = [f"model.min_pixels={PIXELS}", f"model.max_pixels={PIXELS}"] if qwen else ["model.max_tiles=1"]

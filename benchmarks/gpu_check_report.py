@@ -65,7 +65,6 @@ def figures_of(
     config: Config,
     architecture: Architecture,
     steps: Sequence[Step],
-    peaks: dict[str, int],
     copy_bytes_per_s: float,
     peak_flops: float | None,
 ) -> dict[str, float]:
@@ -76,6 +75,8 @@ def figures_of(
     learned = tokens + fmean(step.prompt_tokens for step in steps)
     step_s, phases = mean["time/step_s"], ("generate", "learn")
     sent = BYTES[config.model.dtype] * architecture.changing(config.learner.freeze)
+    turns = {name for step in steps for name in step.metrics if name.startswith("memory/peak_")}
+    peaks = {name.replace("/", "_"): max(step.metrics.get(name, 0.0) for step in steps) for name in sorted(turns)}
     figures = {
         "parity_logprob_abs_max": max(step.metrics["mismatch/logprob_abs_max"] for step in steps),
         "parity_kl": mean["mismatch/kl"],
@@ -89,11 +90,11 @@ def figures_of(
         "sync_gb_per_s": sent / 1e9 / mean["time/sync_s"],
         "device_copy_s": sent / copy_bytes_per_s,
         "device_copy_gb_per_s": copy_bytes_per_s / 1e9,
-        **{f"memory_{phase}_peak_gib": used / GIB for phase, used in peaks.items()},
+        **peaks,
         **{f"{name.removeprefix('time/')}": mean[name] for name in sorted(mean) if name.startswith("time/turn_")},
     }
     if peaks:
-        figures["memory_peak_gib"] = max(peaks.values()) / GIB
+        figures["memory_peak_gib"] = max(peaks.values())
     if peak_flops is not None:
         picture_tokens = architecture.picture_tokens(config.model.max_tiles, config.model.max_pixels)
         flops = [

@@ -37,19 +37,13 @@ class Step:
     prompt_tokens: int
 
 
-GENERATE, LEARN, SYNC = "generate", "learn", "sync"
-
-
 class Loop:
-    """All actors of a run, and the driver's own step. phase: the one that it is in now, for whoever watches."""
+    """All actors of a run, and the driver's own step."""
 
     def __init__(self, config: Config, splits: dict[str, str], driver):
         self.config, self.splits = config, splits
-        self.phase = GENERATE
-        self._watched = _Learners(driver.parts.learners, self)
-        driver.parts = replace(
-            driver.parts, learners=self._watched, transfer=_Transfer(driver.parts.transfer, self)
-        )
+        self._watched = _Learners(driver.parts.learners)
+        driver.parts = replace(driver.parts, learners=self._watched)
         self._driver = driver
         self._processes = psutil.Process().children(recursive=True)
 
@@ -96,8 +90,8 @@ def started_loop(config: Config) -> Iterator[Loop]:
 class _Learners:
     """The learners, with a note of the lengths in the last batch."""
 
-    def __init__(self, learners, loop: Loop):
-        self._learners, self._loop = learners, loop
+    def __init__(self, learners):
+        self._learners = learners
         self.lengths: dict[str, tuple[int, ...]] = {}
         self.prompt_tokens = 0
 
@@ -107,17 +101,4 @@ class _Learners:
     def update(self, batch, meanwhile=None) -> dict[str, float]:
         self.lengths = {group.prompt_id: group.response_lengths for group in batch.groups}
         self.prompt_tokens = sum(group.num_prompt_tokens for group in batch.groups)
-        self._loop.phase = LEARN
         return self._learners.update(batch, meanwhile)
-
-
-class _Transfer:
-    """The hand-over of weights, whose end is the beginning of the next step."""
-
-    def __init__(self, transfer, loop: Loop):
-        self._transfer, self._loop = transfer, loop
-
-    def hand_over(self, version: int) -> None:
-        self._loop.phase = SYNC
-        self._transfer.hand_over(version)
-        self._loop.phase = GENERATE

@@ -27,7 +27,7 @@ from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.rollout.pool import FinishedGroup, GroupStream, RolloutPool
 from mixed_r1_ray.runtime.group_file import read_groups, write_groups
-from mixed_r1_ray.types import GroupInfo, Prompt, SamplingConfig, WeightUpdate
+from mixed_r1_ray.types import GroupInfo, Prompt, SamplingConfig
 
 GROUPS_FILE = "ahead.parquet"
 

@@ -6,34 +6,21 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from small_architecture import SMALL
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
-from device_watch import DeviceWatch  # noqa: E402
 from gpu_check_report import Target, device_named, figures_of, model_flops, verdicts  # noqa: E402
 from loop import Step  # noqa: E402
 from random_checkpoint import build_random  # noqa: E402
 
 from mixed_r1_ray.config_load import load_config  # noqa: E402
-from mixed_r1_ray.scale.architecture import Architecture, Language, Vision  # noqa: E402
-
-LANGUAGE = Language(width=4, mlp_width=8, layers=2, heads=2, kv_heads=1, vocabulary=10, tied=False)
-VISION = Vision(
-    width=4,
-    layers=1,
-    parameters=100,
-    projector_parameters=20,
-    patches_per_token=4,
-    values_per_patch=12,
-    tile_tokens=1,
-    token_pixels=16,
-)
-SMALL = Architecture("internvl", LANGUAGE, VISION)
 
 
 @pytest.mark.parametrize(("shape", "billions"), [("qwen2_5_vl_3b", 3.7546), ("internvl_2b", 2.0886)])
@@ -58,15 +45,16 @@ def test_figures_are_per_second_and_say_what_was_not_there():
     metrics = {f"time/{name}_s": seconds for name, seconds in times.items()}
     metrics |= {"mismatch/logprob_abs_max": 0.01, "mismatch/kl": 1e-5}
     step = Step(10.0, 0.0, metrics, {"a": (10, 10), "b": (10, 10)}, prompt_tokens=16)
+    colocated = replace(step, metrics=metrics | {"memory/peak_learner_gib": 3.0, "memory/peak_rollout_gib": 2.0})
     config = load_config(["conf=quickstart", "model.dtype=bfloat16", "learner.freeze=vision", "model.max_tiles=1"])
-    figures = figures_of(config, SMALL, [step, step], {"learn": 3 * 2**30}, 1e6, None)
+    figures = figures_of(config, SMALL, [step, colocated], 1e6, None)
     assert figures["generated_tokens_per_s"] == 40 / 4 and figures["learned_tokens_per_s"] == (40 + 16) / 5
     assert figures["sync_gb_per_s"] == pytest.approx(2 * (SMALL.parameters - 100) / 1e9 / 0.5)
     assert figures["device_copy_s"] == pytest.approx(2 * (SMALL.parameters - 100) / 1e6)
     assert figures["neither_generation_nor_learning_fraction"] == pytest.approx(0.1)
-    assert figures["memory_peak_gib"] == figures["memory_learn_peak_gib"] == 3
+    assert figures["memory_peak_gib"] == figures["memory_peak_learner_gib"] == 3
     assert "learn_mfu" not in figures
-    known = figures_of(config, SMALL, [step], {}, 1e6, 1e6)
+    known = figures_of(config, SMALL, [step], 1e6, 1e6)
     assert known["learn_mfu"] == pytest.approx(2 * model_flops(SMALL, 8, 1, [10, 10], "vision") / 5 / 1e6)
     assert "memory_peak_gib" not in known
 
@@ -83,13 +71,6 @@ def test_targets_are_met_missed_or_not_measured():
 )
 def test_a_card_is_known_by_the_drivers_name(name, known):
     assert device_named(name) == known
-
-
-def test_the_highest_use_of_each_phase_is_kept():
-    watch = DeviceWatch(lambda: "")
-    for phase, used in (("generate", 5), ("learn", 9), ("learn", 7), ("generate", 6)):
-        watch.note(phase, used)
-    assert watch.peaks == {"generate": 6, "learn": 9}
 
 
 def test_without_a_gpu_the_job_says_so_and_ends():

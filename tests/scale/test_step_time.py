@@ -5,27 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from small_architecture import LANGUAGE, SMALL, VISION
 
 from mixed_r1_ray.config_load import load_config
-from mixed_r1_ray.scale.architecture import Architecture, Language, Vision, read_architecture
+from mixed_r1_ray.scale.architecture import read_architecture
 from mixed_r1_ray.scale.hardware import DEVICES, Device, Efficiency, HostRates
 from mixed_r1_ray.scale.memory import PackedRow
 from mixed_r1_ray.scale.operations import decode_bytes, decode_flops, forward_flops, vision_flops
 from mixed_r1_ray.scale.step_time import Layout, StepModel
 from mixed_r1_ray.scale.workload import Workload
 
-LANGUAGE = Language(width=4, mlp_width=8, layers=2, heads=2, kv_heads=1, vocabulary=10, tied=False)
-VISION = Vision(
-    width=4,
-    layers=1,
-    parameters=100,
-    projector_parameters=20,
-    patches_per_token=4,
-    values_per_patch=12,
-    tile_tokens=1,
-    token_pixels=16,
-)
-SMALL = Architecture("internvl", LANGUAGE, VISION)
 ROUND = Device("round", memory=1e9, memory_rate=1e6, flops=1e6, nvlink_rate=1e6, network_rate=1e5, host_rate=1e6)
 IDEAL = Efficiency(1, 1, 1, 1, 1, 1, 1)
 FREE = HostRates(0, 0, 0, 0, 0, object_put_rate=1e12, memory_rate=1e5, node_network_rate=1e6)
