@@ -72,6 +72,7 @@ def test_folder_with_a_strangers_files_is_refused_and_left_alone(refused, tmp_pa
     assert (folder / "chapter1.tex").read_text() == "years of work"
 
 
+@pytest.mark.more_runs
 def test_bad_rows_are_named_counted_and_left_out(start, dataset):
     def spoil(rows: list[dict]) -> list[dict]:
         rows[7]["reward_type"] = "guess"

@@ -21,6 +21,7 @@ def score(sample):
         os.kill(os.getpid(), signal.SIGKILL)
     return sample.sample_index / 10
 '''
+pytestmark = pytest.mark.more_runs
 REASONS = ("took longer than 1 s", "ZeroDivisionError", "nan", "SIGKILL")
 
 

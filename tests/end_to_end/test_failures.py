@@ -34,6 +34,7 @@ def battered_run(start):
     return run
 
 
+@pytest.mark.more_runs
 def test_what_was_killed_is_named_and_the_run_goes_on(battered_run):
     assert "rollout[0] is replaced" in battered_run.output
     assert "the run goes back to its last checkpoint" in battered_run.output
@@ -41,6 +42,7 @@ def test_what_was_killed_is_named_and_the_run_goes_on(battered_run):
     assert battered_run.leftovers() == {}
 
 
+@pytest.mark.more_runs
 def test_the_curve_is_that_of_the_run_without_kills(plain_run, battered_run):
     assert [line["step"] for line in battered_run.metrics() if "reward/mean" in line] == [1, 2, 3, 4]
     assert_same_curve(plain_run, battered_run)

@@ -107,17 +107,20 @@ def widened_run(plain_run, finished, tmp_path_factory):
     return finished(*settings, *keeping, folder=folder)
 
 
+@pytest.mark.more_runs
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_continued(widened_run):
     (warning,) = [line for line in widened_run.output.splitlines() if "passed over" in line]
     assert "step_000002" in warning and "optimizer-00000-of-00001.safetensors is damaged" in warning
 
 
+@pytest.mark.more_runs
 def test_two_ranks_continue_what_one_wrote(plain_run, widened_run):
     assert "continuing after step 1" in widened_run.output
     once, again = weights(plain_run, 4), weights(widened_run, 4)
     assert max(float((once[name] - again[name]).abs().max()) for name in once) <= 1e-5
 
 
+@pytest.mark.more_runs
 def test_the_newest_and_the_best_checkpoint_stay(widened_run):
     means = {line["step"]: line["eval/sampled/mean"] for line in widened_run.metrics() if "eval/sampled/mean" in line}
     best = max((2, 3, 4), key=lambda step: (means[step], step))

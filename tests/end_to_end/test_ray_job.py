@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from real_runs import ROOT, START_S, TINY, end_marked_processes, marked_processes, run_environment
 
+pytestmark = pytest.mark.more_runs
 RAY = str(Path(sys.executable).with_name("ray"))
 
 

@@ -9,7 +9,7 @@ import pytest
 SOON_S = 60.0  # a few seconds on an idle machine
 
 
-@pytest.mark.parametrize("moment", ["starting Ray", "starting learners"])
+@pytest.mark.parametrize("moment", ["starting Ray", pytest.param("starting learners", marks=pytest.mark.more_runs)])
 def test_ctrl_c_during_the_start_ends_the_run_at_once(start, moment):
     run = start("run.max_steps=2")
     run.await_output(moment)
@@ -20,6 +20,7 @@ def test_ctrl_c_during_the_start_ends_the_run_at_once(start, moment):
     assert run.leftovers() == {}
 
 
+@pytest.mark.more_runs
 def test_second_ctrl_c_stops_at_once(start):
     run = start("run.max_steps=1000", "rollout.max_new_tokens=200", "rollout.group_size=16")
     run.await_step(1)
