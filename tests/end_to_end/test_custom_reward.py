@@ -7,6 +7,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+pytestmark = pytest.mark.more_runs
 FAULTY = '''
 import os, signal, time
 
@@ -21,7 +22,6 @@ def score(sample):
         os.kill(os.getpid(), signal.SIGKILL)
     return sample.sample_index / 10
 '''
-pytestmark = pytest.mark.more_runs
 REASONS = ("took longer than 1 s", "ZeroDivisionError", "nan", "SIGKILL")
 
 
