@@ -76,6 +76,16 @@ def test_a_merged_weight_is_the_papers_formula_and_leaves_the_base_alone(model):
     assert torch.equal(layer.base_layer.weight, base)
 
 
+def test_a_layer_changes_as_a_whole(model):
+    """The language model's q, k, v have a bias, which no adapter changes; a norm, embeddings, head and tower have none."""
+    changing = {parameter.name for parameter in merged_parameters(model) if parameter.changes}
+    weights = {name for name in changing if name.endswith(".weight")}
+    biases = changing - weights
+    assert len(weights) == LAYERS * len(LINEAR) and {name.split(".")[-2] for name in weights} == set(LINEAR)
+    assert {name.split(".")[-2] for name in biases} == {"q_proj", "k_proj", "v_proj"} and len(biases) == 3 * LAYERS
+    assert all(name.startswith("model.language_model.layers.") for name in changing)
+
+
 def test_adapters_off_is_the_base_model_and_they_come_back_trainable(model, checkpoint):
     train(model)
     plain = load_policy(ModelConfig(path=checkpoint), temperature=1.0).model.eval()

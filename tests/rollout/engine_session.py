@@ -20,6 +20,7 @@ from mixed_r1_ray.config import Config
 from mixed_r1_ray.guard import NumericsError
 from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.policy.logprobs import PolicyModel
+from mixed_r1_ray.policy.lora import add_lora, merged_parameters
 from mixed_r1_ray.policy.packing import pack
 from mixed_r1_ray.rollout.engine import Engine, EngineRequest
 from mixed_r1_ray.sync.packed import lay_out
@@ -96,6 +97,22 @@ def parts(named: Mapping[str, torch.Tensor]) -> dict[str, StoredWeights]:
     }
 
 
+def parts_under_lora(policy: PolicyModel) -> dict[str, StoredWeights]:
+    """As learners send them who train adapters; by names of their own, as they fill other layers than `parts`."""
+    merged = merged_parameters(policy.model)
+    return {
+        part: source({one.name: one.value() for one in merged if one.changes == changing})
+        for part, changing in (("adapted", True), ("not adapted", False))
+    }
+
+
+def split_layers(named: Mapping[str, torch.Tensor]) -> dict[str, StoredWeights]:
+    """Parts that share layers: biases of q, k and v apart from their weights; by names of their own, too."""
+    biases = {name: tensor for name, tensor in named.items() if of_language(name) and name.endswith("_proj.bias")}
+    rest = {name: tensor for name, tensor in named.items() if name not in biases}
+    return {"weights": source(rest), "biases": source(biases)}
+
+
 def of_language(name: str) -> bool:
     return "language_model" in name or "lm_head" in name
 
@@ -109,6 +126,12 @@ def perturb(policy: PolicyModel, which: Callable[[str], bool] = lambda name: Tru
     with torch.no_grad():
         for parameter in (parameter for name, parameter in policy.model.named_parameters() if which(name)):
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+
+
+def train_adapters(policy: PolicyModel) -> None:
+    """Adapters with an effect, as they are after some steps."""
+    add_lora(policy.model, rank=4, alpha=8.0, seed=3)
+    perturb(policy, lambda name: ".lora_B." in name)
 
 
 def raise_media_logits(policy: PolicyModel) -> None:
@@ -223,6 +246,12 @@ def measure(path: str) -> dict:
     except NumericsError as error:
         result["missing_part_error"] = str(error)
 
+    result["split_layers_error"] = None
+    try:
+        engine.load_weights(split_layers(weights(policy)), version=6)
+    except NumericsError as error:
+        result["split_layers_error"] = str(error)
+
     raise_media_logits(policy)
     engine.load_weights(parts(weights(policy)), version=7)
     groups = generate()
@@ -231,6 +260,11 @@ def measure(path: str) -> dict:
         "media_share_without_ban": share_of_media_without_ban(policy, requests, groups),
         "mismatch_media_raised": mismatch(engine, policy, requests, groups),
     }
+
+    train_adapters(policy)
+    result["mismatch_adapters_stale"] = mismatch(engine, policy, requests, generate())
+    engine.load_weights(parts_under_lora(policy), version=8)
+    result["mismatch_adapters_loaded"] = mismatch(engine, policy, requests, generate())
     return result
 
 

@@ -80,6 +80,17 @@ def test_a_part_that_comes_again_must_fill_what_it_filled_before(measured):
     assert "layers.2.mlp.down_proj" in measured["missing_part_error"]
 
 
+def test_parts_that_share_a_layer_are_an_error_that_names_what_would_be_noise(measured):
+    """What the part of the biases lacks of q, k and v in each of the four layers, and what the other lacks."""
+    assert "version 6 left 8 engine parameters unfilled" in measured["split_layers_error"]
+    assert "layers.0.self_attn.qkv_proj.weight" in measured["split_layers_error"]
+
+
+def test_adapters_reach_the_engine_merged_beside_weights_that_stay(measured):
+    assert measured["mismatch_adapters_stale"] > 100 * LIMIT
+    assert measured["mismatch_adapters_loaded"] <= LIMIT
+
+
 @pytest.mark.parametrize("way", ["again", "reversed", "alone"])
 def test_samples_do_not_depend_on_order_company_or_repetition(measured, way):
     assert measured[way] == measured["initial"]

@@ -52,16 +52,15 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class MergedParameter:
-    """A parameter as a checkpoint has it, and what it is computed from: its weight, and A, B where it is adapted."""
+    """A parameter as a checkpoint has it, and what it is computed from: its weight, and A, B where it is adapted.
+
+    changes: whether training changes its layer, an adapted one's bias included: engines fill a layer as a whole.
+    """
 
     name: str
     sources: tuple[nn.Parameter, ...]
+    changes: bool
     scaling: float = 0.0
-
-    @property
-    def changes(self) -> bool:
-        """Whether training changes it."""
-        return any(source.requires_grad for source in self.sources)
 
     def value(self) -> torch.Tensor:
         """W itself, to be read only, or W + scaling B A. Sources must be whole."""
@@ -78,10 +77,11 @@ def merged_parameters(model: nn.Module) -> list[MergedParameter]:
     for name, parameter in model.named_parameters():
         if LORA in name:
             continue
-        sources, scaling = (parameter,), 0.0
+        adapted, sources, scaling = BASE in name, (parameter,), 0.0
+        layer = model.get_submodule(name.partition(BASE)[0] if adapted else name.rpartition(".")[0])
+        changes = any(one.requires_grad for one in layer.parameters(recurse=adapted))
         if name.endswith(f"{BASE}weight"):
-            layer = model.get_submodule(name.removesuffix(f"{BASE}weight"))
             sources += (layer.lora_A[NAME].weight, layer.lora_B[NAME].weight)
             scaling = layer.scaling[NAME]
-        merged.append(MergedParameter(name.replace(BASE, "."), sources, scaling))
+        merged.append(MergedParameter(name.replace(BASE, "."), sources, changes, scaling))
     return merged

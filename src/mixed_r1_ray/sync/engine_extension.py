@@ -28,14 +28,18 @@ class WeightLoading:
     def load_policy_weights(self, parts: Mapping[str, WeightSource]) -> list[str]:
         """Loads the parts of a version by name and returns engine parameters that it should have filled and did not.
 
-        Parts that came before and are not among `parts` stay as they are; all together must fill the model, and a part
-        that comes again what it filled before.
+        Parts that came before and are not among `parts` stay as they are. All together must fill the model, a part
+        that comes again what it filled before, and each part whole layers: a reload makes a layer anew, and what its
+        part does not bring of it is left as the memory was.
         """
         filled: dict[str, set[str]] = getattr(self, "_filled_by_part", {})
         loaded = {part: self._reload(source) for part, source in parts.items()}
-        missing = {name for name, _ in self.model_runner.get_model().named_parameters()}
-        missing -= set().union(*filled.values(), *loaded.values())
-        missing |= {name for part, names in loaded.items() for name in filled.get(part, set()) - names}
+        of_model = {name for name, _ in self.model_runner.get_model().named_parameters()}
+        missing = of_model - set().union(*filled.values(), *loaded.values())
+        for part, names in loaded.items():
+            layers = {_layer(name) for name in names}
+            missing |= filled.get(part, set()) - names
+            missing |= {name for name in of_model - names if _layer(name) in layers}
         if not missing:
             self._filled_by_part = filled | loaded
         return sorted(missing)
@@ -58,6 +62,10 @@ class WeightLoading:
             del model.load_weights
         _renew_tied_heads(model)
         return loaded
+
+
+def _layer(parameter: str) -> str:
+    return parameter.rpartition(".")[0]
 
 
 def _renew_tied_heads(model: nn.Module) -> None:
