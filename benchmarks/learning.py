@@ -5,9 +5,9 @@
 For each seed of the quickstart (data, warm start, run) every setting is trained from the same warm start. The losses
 take two optimizer steps a batch: with one, every ratio is 1, nothing is clipped, and they differ in aggregation only.
 The first table is held-out task reward after minus before. The second is each setting with stale samples minus the
-on-policy one after the last step, paired by prompt. Standard errors are those of the prompts, pooled over seeds; how
-much training itself varies is seen from seed to seed. Runs are kept under runs/learning, continue where they were
-stopped, and are not done again; --table-only prints what is there.
+on-policy one of the same learning rate after the last step, paired by prompt. Standard errors are those of the prompts,
+pooled over seeds; how much training itself varies is seen from seed to seed. Runs are kept under runs/learning,
+continue where they were stopped, and are not done again; --table-only prints what is there.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ LOSSES = {
     "gspo": ("algo.loss=gspo", "algo.clip_ratio_low=3e-4", "algo.clip_ratio_high=4e-4"),
     "cispo": ("algo.loss=cispo", "algo.cispo_ratio_max=5"),
 }
-ON_POLICY = "on-policy"
+FAST = "learner.learning_rate=4e-4"  # four times the quickstart's
+CORRECTED, UNCORRECTED = "algo.rollout_correction=token", "algo.rollout_correction=none"
+ON_POLICY = {"on-policy": ("algo.max_staleness=0",), "fast-on-policy": ("algo.max_staleness=0", FAST)}
 AHEAD = {
-    "stale-1": ("algo.max_staleness=1", "algo.rollout_correction=token"),
-    "stale-2": ("algo.max_staleness=2", "algo.rollout_correction=token"),
-    "stale-1-uncorrected": ("algo.max_staleness=1", "algo.rollout_correction=none"),
-    "stale-2-uncorrected": ("algo.max_staleness=2", "algo.rollout_correction=none"),
+    "stale-1": ("algo.max_staleness=1", CORRECTED),
+    "stale-2": ("algo.max_staleness=2", CORRECTED),
+    "stale-1-uncorrected": ("algo.max_staleness=1", UNCORRECTED),
+    "stale-2-uncorrected": ("algo.max_staleness=2", UNCORRECTED),
+    "fast-stale-8": ("algo.max_staleness=8", CORRECTED, FAST),
+    "fast-stale-8-uncorrected": ("algo.max_staleness=8", UNCORRECTED, FAST),
 }
-SETTINGS = (
-    {loss: (*words, "algo.num_minibatches=2") for loss, words in LOSSES.items()}
-    | {ON_POLICY: ("algo.max_staleness=0",)}
-    | AHEAD
-)
+BASELINE = {name: "fast-on-policy" if name.startswith("fast-") else "on-policy" for name in AHEAD}
+SETTINGS = {loss: (*words, "algo.num_minibatches=2") for loss, words in LOSSES.items()} | ON_POLICY | AHEAD
 
 
 def main() -> None:
@@ -58,7 +59,7 @@ def main() -> None:
         for seed in options.seeds:  # all settings of one seed first: a table of one seed is a table
             for name in options.settings:
                 if any(find(name, seed, options.steps) is None for find in wanted_of(name)):
-                    for one in (ON_POLICY, name) if name in AHEAD else (name,):  # of the former, its answers are wanted
+                    for one in (BASELINE[name], name) if name in AHEAD else (name,):  # their answers are compared
                         train(run_folder(one, seed, options.steps), seed, options.steps, *SETTINGS[one])
     print_changes({name: by_seed(change, name, options) for name in options.settings}, options.steps)
     ahead = [name for name in options.settings if name in AHEAD]
@@ -82,7 +83,7 @@ def change(name: str, seed: int, steps: int) -> By | None:
 
 def minus_on_policy(name: str, seed: int, steps: int) -> By | None:
     """Held-out results after the last step minus on-policy's, where both runs are finished."""
-    folder, other = run_folder(name, seed, steps), run_folder(ON_POLICY, seed, steps)
+    folder, other = run_folder(name, seed, steps), run_folder(BASELINE[name], seed, steps)
     return kept(f"{folder.name} minus {other.name}", difference((other, steps), (folder, steps)))
 
 

@@ -23,6 +23,7 @@ from .test_awkward_batches import in_turn, prompts_of
 pytestmark = pytest.mark.slow
 LIMIT, STEPS = 1e-5, 5
 SMALL_STEPS = {"learner.learning_rate": 5e-5}
+LORA = {"learner.lora_rank": 4, "learner.freeze": "vision+projector", "learner.learning_rate": 1e-3}
 
 
 @pytest.fixture
@@ -77,12 +78,26 @@ def rollouts(groups) -> list:
     return [one for group in fetch([g.group for g in groups], what="groups", deadline_s=60.0) for one in group.rollouts]
 
 
-@pytest.mark.parametrize("way", [through_a_file, by_broadcast, by_lending])
-def test_five_steps_are_the_same_whichever_way_weights_take(parts, way, tmp_path):
+def check_against_the_store(parts, way, tmp_path) -> None:
     said, parameters = loop(parts, through_the_store, tmp_path)
     said_again, parameters_again = loop(parts, way, tmp_path)
     assert said_again == said
     assert max(float((parameters[name] - parameters_again[name]).abs().max()) for name in parameters) <= LIMIT
+
+
+@pytest.mark.parametrize("way", [through_a_file, by_broadcast, by_lending])
+def test_five_steps_are_the_same_whichever_way_weights_take(parts, way, tmp_path):
+    check_against_the_store(parts, way, tmp_path)
+
+
+@pytest.mark.parametrize("way", [by_broadcast, by_lending])
+def test_adapters_take_every_way_merged_and_what_they_leave_alone_goes_once(start_parts, way, tmp_path):
+    """Each update holds the engine's log-probabilities against the learners'."""
+    parts = start_parts("internvl", LORA)
+    check_against_the_store(parts, way, tmp_path)
+    moved = all_contents(parts.learners.weights(STEPS))
+    start = load_file(parts.start_folder / "policy" / "model.safetensors")
+    assert max(float((moved[name] - start[name]).abs().max()) for name in start) > 1e-3
 
 
 def test_a_new_engine_started_from_the_written_policy_says_the_same(parts, tmp_path):
