@@ -91,7 +91,7 @@ def test_five_steps_are_the_same_whichever_way_weights_take(parts, way, tmp_path
 
 
 @pytest.mark.parametrize("way", [by_broadcast, by_lending])
-def test_adapters_take_every_way_merged_and_what_they_leave_alone_goes_once(start_parts, way, tmp_path):
+def test_adapters_take_every_way_merged(start_parts, way, tmp_path):
     """Each update holds the engine's log-probabilities against the learners'."""
     parts = start_parts("internvl", LORA)
     check_against_the_store(parts, way, tmp_path)
