@@ -1,0 +1,46 @@
+"""Real learners of one rank, one after another in a process of their own, for tests that look inside them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.multiprocessing as multiprocessing
+
+from mixed_r1_ray.config import Config
+
+QUESTION = "Where is the red circle? Give its box."
+
+
+def found_in_learners(configs: Mapping[str, Config], find: Callable[[Any], Any], folder: Path) -> dict[str, Any]:
+    """What `find` returns of a PolicyLearner of each configuration; `find` is a function of a module."""
+    multiprocessing.spawn(_find, (dict(configs), find, folder))
+    return pickle.loads((folder / "found.pickle").read_bytes())
+
+
+def _find(_: int, configs: dict[str, Config], find: Callable[[Any], Any], folder: Path) -> None:
+    from mixed_r1_ray.environment import prepare_environment
+
+    prepare_environment(next(iter(configs.values())))
+    import deepspeed
+
+    from mixed_r1_ray.policy.learner import PolicyLearner, Rendezvous
+
+    found = {}
+    for name, config in configs.items():
+        found[name] = find(PolicyLearner(config, Rendezvous(f"file://{folder}/rendezvous {name}", 0, 1)))
+        deepspeed.comm.destroy_process_group()
+        deepspeed.comm.comm.cdb = None
+    (folder / "found.pickle").write_bytes(pickle.dumps(found))
+
+
+def packed_group(policy, responses: int, length: int, pictures: int = 1, words: int = 0):
+    """A prompt of `pictures` pictures and `words` further words, and responses of `length` tokens each, packed."""
+    adapter, random = policy.adapter, np.random.default_rng(0)
+    images = [random.integers(0, 255, (112, 112, 3), dtype=np.uint8) for _ in range(pictures)]
+    inputs = adapter.encode(adapter.prompt_text(QUESTION + " red" * words, pictures), images)
+    ordinary = sorted(set(range(len(adapter.tokenizer))) - set(adapter.banned_token_ids))
+    return policy.pack([inputs], [[random.choice(ordinary, length).astype(np.int32) for _ in range(responses)]])
