@@ -8,6 +8,7 @@ from mixed_r1_ray.config import ModelConfig
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.policy import group_attention
 from mixed_r1_ray.policy.logprobs import PolicyModel
+from mixed_r1_ray.policy.segment_attention import refuse_slow_kernels
 from mixed_r1_ray.vlm.base import VLMAdapter
 from mixed_r1_ray.vlm.families import load_adapter
 
@@ -21,11 +22,12 @@ def load_policy(config: ModelConfig, temperature: float, freeze: str = "none") -
     from transformers import AutoModelForImageTextToText
 
     adapter = load_adapter(config)
+    refuse_slow_kernels()
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
             config.path,
             dtype=getattr(torch, config.dtype),
-            attn_implementation={"text_config": group_attention.register(), "vision_config": "sdpa"},
+            attn_implementation=group_attention.register(),
             output_loading_info=True,
         )
     except (OSError, SafetensorError) as error:
@@ -35,6 +37,7 @@ def load_policy(config: ModelConfig, temperature: float, freeze: str = "none") -
             f"model.path={config.path}: the checkpoint lacks {len(missing)} of the model's parameters: "
             f"{', '.join(missing[:5])}"
         )
+    group_attention.attend_in_segments(model)
     train_vision = freeze_parts(model, adapter, freeze)
     return PolicyModel(model, adapter, temperature, train_vision)
 
