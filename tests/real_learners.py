@@ -15,13 +15,20 @@ from mixed_r1_ray.config import Config
 QUESTION = "Where is the red circle? Give its box."
 
 
-def found_in_learners(configs: Mapping[str, Config], find: Callable[[Any], Any], folder: Path) -> dict[str, Any]:
-    """What `find` returns of a PolicyLearner of each configuration; `find` is a function of a module."""
-    multiprocessing.spawn(_find, (dict(configs), find, folder))
+def found_in_learners(
+    configs: Mapping[str, Config],
+    find: Callable[[Any], Any],
+    folder: Path,
+    prepare: Callable[[], None] | None = None,
+) -> dict[str, Any]:
+    """What `find` returns of a PolicyLearner of each configuration. `find` and `prepare`, called first, are pickled."""
+    multiprocessing.spawn(_find, (dict(configs), find, folder, prepare))
     return pickle.loads((folder / "found.pickle").read_bytes())
 
 
-def _find(_: int, configs: dict[str, Config], find: Callable[[Any], Any], folder: Path) -> None:
+def _find(
+    _: int, configs: dict[str, Config], find: Callable[[Any], Any], folder: Path, prepare: Callable[[], None] | None
+) -> None:
     from mixed_r1_ray.environment import prepare_environment
 
     prepare_environment(next(iter(configs.values())))
@@ -29,6 +36,8 @@ def _find(_: int, configs: dict[str, Config], find: Callable[[Any], Any], folder
 
     from mixed_r1_ray.policy.learner import PolicyLearner, Rendezvous
 
+    if prepare is not None:
+        prepare()
     found = {}
     for name, config in configs.items():
         found[name] = find(PolicyLearner(config, Rendezvous(f"file://{folder}/rendezvous {name}", 0, 1)))
@@ -37,10 +46,16 @@ def _find(_: int, configs: dict[str, Config], find: Callable[[Any], Any], folder
     (folder / "found.pickle").write_bytes(pickle.dumps(found))
 
 
-def packed_group(policy, responses: int, length: int, pictures: int = 1, words: int = 0):
-    """A prompt of `pictures` pictures and `words` further words, and responses of `length` tokens each, packed."""
-    adapter, random = policy.adapter, np.random.default_rng(0)
+def make_group(adapter, responses: int, length: int, pictures: int = 1, words: int = 0):
+    """(a prompt of `pictures` pictures and `words` further words, responses to it of `length` tokens each)."""
+    random = np.random.default_rng(0)
     images = [random.integers(0, 255, (112, 112, 3), dtype=np.uint8) for _ in range(pictures)]
     inputs = adapter.encode(adapter.prompt_text(QUESTION + " red" * words, pictures), images)
     ordinary = sorted(set(range(len(adapter.tokenizer))) - set(adapter.banned_token_ids))
-    return policy.pack([inputs], [[random.choice(ordinary, length).astype(np.int32) for _ in range(responses)]])
+    return inputs, [random.choice(ordinary, length).astype(np.int32) for _ in range(responses)]
+
+
+def packed_group(policy, responses: int, length: int, pictures: int = 1, words: int = 0):
+    """As `make_group`, for the policy to take."""
+    inputs, row = make_group(policy.adapter, responses, length, pictures, words)
+    return policy.pack([inputs], [row])
