@@ -1,4 +1,4 @@
-"""Real learners of one rank, one after another in a process of their own, for tests that look inside them."""
+"""Real learners, one after another in a process of their own, for tests that look inside them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ def found_in_learners(
     find: Callable[[Any], Any],
     folder: Path,
     prepare: Callable[[], None] | None = None,
+    num_ranks: int = 1,
 ) -> dict[str, Any]:
-    """What `find` returns of a PolicyLearner of each configuration. `find` and `prepare`, called first, are pickled."""
-    multiprocessing.spawn(_find, (dict(configs), find, folder, prepare))
+    """What `find` returns of rank 0's PolicyLearner of each configuration.
+
+    `find`, and `prepare`, which is called before any model is built, are pickled.
+    """
+    multiprocessing.spawn(_find, (dict(configs), find, folder, prepare, num_ranks), nprocs=num_ranks)
     return pickle.loads((folder / "found.pickle").read_bytes())
 
 
-def _find(
-    _: int, configs: dict[str, Config], find: Callable[[Any], Any], folder: Path, prepare: Callable[[], None] | None
-) -> None:
+def _find(rank: int, configs: dict[str, Config], find, folder: Path, prepare, num_ranks: int) -> None:
     from mixed_r1_ray.environment import prepare_environment
 
     prepare_environment(next(iter(configs.values())))
@@ -40,10 +42,11 @@ def _find(
         prepare()
     found = {}
     for name, config in configs.items():
-        found[name] = find(PolicyLearner(config, Rendezvous(f"file://{folder}/rendezvous {name}", 0, 1)))
+        found[name] = find(PolicyLearner(config, Rendezvous(f"file://{folder}/rendezvous {name}", rank, num_ranks)))
         deepspeed.comm.destroy_process_group()
         deepspeed.comm.comm.cdb = None
-    (folder / "found.pickle").write_bytes(pickle.dumps(found))
+    if rank == 0:
+        (folder / "found.pickle").write_bytes(pickle.dumps(found))
 
 
 def make_group(adapter, responses: int, length: int, pictures: int = 1, words: int = 0):
