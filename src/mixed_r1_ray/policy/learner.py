@@ -31,6 +31,8 @@ from mixed_r1_ray.policy.statistics import Mismatch, UpdateStatistics
 from mixed_r1_ray.policy.tokens import SampleKey, TokenTensors, fetch_contents
 from mixed_r1_ray.types import GroupInfo, PromptInputs, Reading, TrainBatch
 
+REDUCE_BUCKET = 5 * 10**8  # most gradients that are reduced at once, in numbers: DeepSpeed's default
+
 
 @dataclass(frozen=True, slots=True)
 class Rendezvous:
@@ -232,6 +234,9 @@ def _zero3_engine(config: Config, device: torch.device):
         add_lora(policy.model, config.learner.lora_rank, config.learner.lora_alpha, config.run.seed)
     policy.entropy_gradient = config.algo.entropy_coef > 0
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    # DeepSpeed would take its whole bucket for a few adapters, too.
+    bucket = min(REDUCE_BUCKET, sum(parameter.ds_numel for parameter in trained))
+    settings["zero_optimization"]["reduce_bucket_size"] = bucket
     learner = config.learner
     optimizer = torch.optim.AdamW(
         trained, lr=learner.learning_rate, betas=tuple(learner.betas), weight_decay=learner.weight_decay
@@ -256,7 +261,7 @@ def _deepspeed_settings(config: Config) -> dict:
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": config.model.dtype == "bfloat16"},
-        "data_types": {"grad_accum_dtype": "fp32", "keep_in_fp32_modules": ["*"]},  # the latter: of buffers
+        "data_types": {"grad_accum_dtype": "fp32", "keep_in_fp32_modules": ["*"]},  # modules: their buffers
         "communication_data_type": "fp32",
         "steps_per_print": 10**9,
     }
