@@ -85,7 +85,8 @@ def unanswering(learner: PolicyLearner) -> str | None:
     """
     text = learner.adapter.prompt_text("1 + 1", 1)
     inputs = learner.adapter.encode(text, [np.zeros((56, 56, 3), np.uint8)])
-    response = inputs.input_ids[-RESPONSE_TOKENS:].astype(np.int32)  # any tokens will do
+    words = inputs.input_ids[~np.isin(inputs.input_ids, learner.adapter.banned_token_ids)]
+    response = words[-RESPONSE_TOKENS:].astype(np.int32)  # any words will do
     (logprobs,) = learner.logprobs([inputs], [[response]], Reading())
     if np.isfinite(logprobs).all():
         return None
