@@ -61,6 +61,11 @@ class Driver:
         batch = make_batch(step, sampled.batch, self.config)
         with clock.phase("learn"):
             learned = self._learn(batch)
+        if skipped := learned["updates/skipped"]:
+            self.journal.warn(
+                f"step {step}: {skipped} of {learned['updates']} updates skipped, for their gradient was not finite; the run "
+                f"stops at {self.config.learner.max_skipped_updates} in a row (learner.max_skipped_updates)"
+            )
         with clock.phase("sync"):
             parts.transfer.hand_over(step)
         if self.journal.wants_rollouts(step):

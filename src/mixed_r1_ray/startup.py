@@ -26,6 +26,7 @@ from mixed_r1_ray.rollout.pool import RolloutPool
 from mixed_r1_ray.runtime.journal import Journal
 from mixed_r1_ray.runtime.run_dir import RunDir
 from mixed_r1_ray.sampler import Sampler
+from mixed_r1_ray.schedules import spent
 from mixed_r1_ray.turns import Turns, no_turns
 from mixed_r1_ray.weight_transfer import WeightTransfer, make_weight_transfer
 
@@ -74,6 +75,8 @@ def start_parts(
     """Waits until all actors are ready and hands them over. Raises UserError naming what could not be started."""
     rows = {split: _describe(actors, split, config, journal) for split in splits}
     order = make_order(rows["train"].rows, config, journal.warn)
+    if warning := spent(config):
+        journal.warn(warning)
     turns = make_turns(actors, config)
     learners = LearnerGroup(actors.of("learner"), config, turns)
     journal.say("starting learners")

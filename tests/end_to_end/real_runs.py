@@ -33,6 +33,10 @@ TINY = (
     "rollout.prompts_per_step=8",
     "rollout.group_size=4",
     "rollout.max_new_tokens=24",
+    "learner.lr_scheduler=cosine",  # so that a step that is done again with another rate shows
+    "learner.warmup_steps=2",
+    "learner.schedule_steps=6",
+    "learner.min_lr_ratio=0.1",
     "run.save_rollouts_every=1",
     "cluster.num_cpus=2",
 )
