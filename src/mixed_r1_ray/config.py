@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from .config_types import Bounds, Count, Fraction, Momentum, NonNegative, Positive, Whole
 
+TINY, SYNTHETIC = "tiny:", "synthetic"  # how a model's path begins, and what data is called, that a run makes itself
+
 
 @dataclass
 class ModelConfig:
