@@ -81,13 +81,13 @@ def test_what_a_config_leaves_out_is_the_class_default():
     [
         ({"model_type": "llava"}, "names the model type 'llava'; shapes are known of internvl, qwen2_5_vl"),
         ({"model_type": "internvl"}, "has no vision_config"),
-        (PUBLISHED["OpenGVLab/InternVL3-8B-hf"] | {"vision_config": None}, "does not tell the model's shape"),
-        ([], "does not tell the model's shape"),
+        (PUBLISHED["OpenGVLab/InternVL3-8B-hf"] | {"vision_config": None}, "something else where a number"),
+        ([], "something else where a number"),
         ({}, "has no model_type"),
         (PUBLISHED["OpenGVLab/InternVL3-8B-hf"] | {"text_config": {"model_type": "qwen3_moe"}}, "language model 'qwen3_moe'"),
-        (changed("num_attention_heads", 0), "does not tell the model's shape"),
-        (changed("hidden_size", "wide"), "does not tell the model's shape"),
-        (changed("intermediate_size", -10**9), "does not tell the model's shape"),
+        (changed("num_attention_heads", 0), "something else where a number"),
+        (changed("hidden_size", "wide"), "something else where a number"),
+        (changed("intermediate_size", -10**9), "something else where a number"),
     ],
 )
 def test_what_is_no_known_shape_is_told_in_words(tmp_path, config, said):

@@ -116,14 +116,16 @@ def read_architecture(path: str) -> Architecture:
     try:
         architecture = parse_architecture(json.loads(file.read_text()) if file.is_file() else PUBLISHED[path])
         if architecture.parameters <= 0:
-            raise ValueError(f"{architecture.parameters} parameters")
+            raise ArithmeticError(f"{architecture.parameters} parameters")
         return architecture
     except KeyError as error:
         raise UnknownShape(f"the config.json of {path} has no {error.args[0]}") from error
     except UnknownShape as error:
         raise UnknownShape(f"the config.json of {path} {error}") from error
-    except (OSError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
-        raise UnknownShape(f"the config.json of {path} does not tell the model's shape ({error})") from error
+    except (OSError, ValueError) as error:
+        raise UnknownShape(f"the config.json of {path} cannot be read: {error}") from error
+    except (TypeError, AttributeError, ArithmeticError) as error:
+        raise UnknownShape(f"the config.json of {path} has something else where a number or a section belongs") from error
 
 
 def parse_architecture(config: dict) -> Architecture:
