@@ -12,6 +12,7 @@ from mixed_r1_ray.cluster_plan import make_plan
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.environment import cluster_address
 from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.idle_gpus import idle_gpus
 from mixed_r1_ray.interrupt import StopRequest
 from mixed_r1_ray.memory_plan import check_memory
 from mixed_r1_ray.placement import Node, Placement, place
@@ -54,8 +55,9 @@ def preflight(config: Config, say: Callable[[str], None], roles: Sequence[str] =
     placement = place(plan.only(*roles) if roles else plan, nodes)
     if len(nodes) > 1:
         say(f"placing {placement}")
-    for doubt in check_memory(config, placement):
-        say(doubt)
+    for doubt in (idle_gpus(config, placement), *check_memory(config, placement)):
+        if doubt is not None:
+            say(doubt)
     return placement
 
 

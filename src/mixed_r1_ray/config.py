@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from .config_types import Bounds, Count, Fraction, Momentum, NonNegative, Positive, Whole
 
+TINY, SYNTHETIC = "tiny:", "synthetic"  # how a model's path begins, and what data is called, that a run makes itself
+
 
 @dataclass
 class ModelConfig:
@@ -93,8 +95,8 @@ class RolloutConfig:
     gpu_memory_fraction: Annotated[float, Bounds(above=0, most=1)] = 0.6
     #: Threads of an engine on a CPU.
     threads: Count = 1
-    #: Most sequences an engine decodes at once.
-    max_concurrent_sequences: Count = 256
+    #: Most sequences an engine decodes at once; null: vLLM's own for the device (H100, H200: 1024; A100, CPU: 256).
+    max_concurrent_sequences: Count | None = None
     #: How weights reach the engines: through Ray's object store; broadcast (NCCL) to engines on GPUs of their own; read
     #: by an engine where a learner on the same GPU has them (ipc); auto: the last two where they are possible.
     weight_transfer: Literal["auto", "object_store", "broadcast", "ipc"] = "auto"

@@ -11,7 +11,6 @@ from mixed_r1_ray.checkpointing import Checkpointer
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.data.batch_plan import make_order
 from mixed_r1_ray.data.loader import PromptLoader
-from mixed_r1_ray.data.reader import record_files
 from mixed_r1_ray.data.worker import SplitInfo
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.evaluation import Evaluator
@@ -19,7 +18,7 @@ from mixed_r1_ray.experience import Scorer
 from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.policy.group import LearnerGroup
 from mixed_r1_ray.policy.reference_pool import ReferencePool
-from mixed_r1_ray.quickstart import SYNTHETIC, build_missing
+from mixed_r1_ray.quickstart import build_missing
 from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.rewards.pool import RewardPool
 from mixed_r1_ray.rollout.pool import RolloutPool
@@ -47,16 +46,6 @@ class Parts:
     checkpoints: Checkpointer
     turns: Turns
     first_step: int
-
-
-def check_data_paths(config: Config) -> None:
-    """Raises UserError for a wrong path now, not after Ray was started and a model was built."""
-    for key, path in (("data.train", config.data.train), ("data.eval", config.data.eval)):
-        if path not in (SYNTHETIC, None):
-            try:
-                record_files(path)
-            except UserError as error:
-                raise UserError(f"{key}={error}") from None
 
 
 def prepare_inputs(config: Config, journal: Journal) -> tuple[Config, dict[str, str]]:
