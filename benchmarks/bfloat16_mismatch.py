@@ -4,10 +4,10 @@
     python benchmarks/bfloat16_mismatch.py
 
 SmolLM2-135M (benchmarks/smollm_internvl.py) answers without an end until 4,096 positions are full, sampled by the
-project's engine; the trainer reads the answers, as they are and under planted faults. Prints markdown tables: by position
-tokens, mean, 99 % and 99.9 % quantile and largest difference of log-probabilities, in bfloat16 and float32; the same of
-each fault; and the means of drawn start-up proofs. What has been sampled and read is kept beside the checkpoint and not
-done again; figures go to benchmarks/results/bfloat16_mismatch.json.
+project's engine; the trainer reads the answers, as it should and with planted faults. Prints markdown tables: by
+position tokens, mean, 99 % and 99.9 % quantile and largest difference of log-probabilities, in bfloat16 and float32;
+the same of each fault; and the means of drawn start-up proofs. What was sampled and read is kept beside the checkpoint
+and not done again; figures go to benchmarks/results/bfloat16_mismatch.json.
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ class Study:
 
     def _answers(self) -> list[Answers]:
         arrays = self._kept("sampled", lambda: sample(self.config, self.positions, SAMPLES[self.dtype]))
-        return [Answers(*(arrays[f"{name}{number}"] for name in ("prompt", "tokens", "engine"))) for number in range(len(QUESTIONS))]
+        names = ("prompt", "tokens", "engine")
+        return [Answers(*(arrays[f"{name}{number}"] for name in names)) for number in range(len(QUESTIONS))]
 
     def _read(self, reading: str, answers: Answers) -> np.ndarray:
         """The trainer's log-probabilities, (samples, T), all answers of a question packed behind it."""
@@ -268,7 +269,8 @@ def print_tables(dtype: str, found: dict) -> None:
         rows = {name: each[part] for name, each in found["faults"].items()}
         print_table(f"{dtype}, faults, {part} positions", heads, rows)
     if "proofs" in found:
-        print(f"\n{dtype}, mean of a proof's tokens: " + ", ".join(f"{name} {value:.3g}" for name, value in found["proofs"].items()))
+        said = ", ".join(f"{name} {value:.3g}" for name, value in found["proofs"].items())
+        print(f"\n{dtype}, mean of a proof's tokens: {said}")
 
 
 def print_table(title: str, heads: tuple[str, ...], rows: dict[str, dict]) -> None:

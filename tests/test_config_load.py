@@ -18,7 +18,7 @@ from mixed_r1_ray.config_load import config_to_yaml, load_config, parse_command_
 from mixed_r1_ray.errors import ConfigError
 
 CONF = Path(__file__).parents[1] / "conf"
-NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+NAMES = NAMES
 
 ON_GPUS = ("rollout.gpus_per_worker=1", "learner.gpus_per_worker=1")
 
@@ -38,6 +38,19 @@ def test_every_shipped_conf_loads_and_survives_being_written(name, tmp_path):
     config = load_config([f"conf={name}"])
     assert type(config) is Config
     assert load_config([write(tmp_path, config_to_yaml(config))]) == config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_runs_in_bfloat16_is_corrected_for_the_rounding_of_engine_and_trainer(name):
+    config = load_config([f"conf={name}"])
+    assert config.algo.rollout_correction == {"bfloat16": "token", "float32": "none"}[config.model.dtype]
+
+
+def test_the_engine_as_old_policy_wants_that_correction_switched_off():
+    words = ["conf=internvl_8b", "algo.old_logprobs=rollout"]
+    with pytest.raises(ConfigError, match="algo.rollout_correction token would apply it twice; set that to none"):
+        load_config(words)
+    load_config([*words, "algo.rollout_correction=none"])
 
 
 def test_every_conf_but_quickstart_says_that_it_was_not_run_yet():
