@@ -55,7 +55,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/.cache/smollm-internvl"), help="kept work")
     parser.add_argument("--positions", type=int, default=POSITIONS)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--read-again", action="store_true", help="what the trainer read is not kept: its code changed")
     options = parser.parse_args()
+    for path in options.folder.glob("*-read-*.npz") if options.read_again else ():
+        path.unlink()
     if not (options.folder / "model.safetensors").exists():
         build(find_gguf(options.gguf), options.folder)
     figures = {}
