@@ -99,7 +99,7 @@ def cases() -> list[Case]:
     small = tiny.build_model("internvl", processor.tokenizer, seed=0)
     heavy = _vision_heavy(small.config)
     for model in (small, heavy):
-        model.eval().set_attn_implementation({"text_config": group_attention.register(), "vision_config": "sdpa"})
+        model.eval().set_attn_implementation(group_attention.register())
     return [
         Case(f"{name}, {'trained' if freeze == 'none' else 'frozen'} tower", freeze, model, processor, *size)
         for name, model, *size in (("small", small, tiny.SIDE, 16), ("vision-heavy", heavy, 224, 4))

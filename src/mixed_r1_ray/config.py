@@ -164,7 +164,7 @@ class LearnerConfig:
     weight_decay: NonNegative = 0.0
     #: Gradient norm is clipped here.
     max_grad_norm: Positive = 1.0
-    #: Most tokens (prompts once, responses once, padding counted) of a microbatch.
+    #: Most tokens (prompts once, responses once) of a microbatch.
     microbatch_tokens: Count = 8192
     #: Parts that are not trained.
     freeze: Literal["none", "vision", "vision+projector"] = "none"

@@ -55,7 +55,7 @@ class Diagnosis:
     def _suppositions(self, sampling: SamplingConfig, step: int) -> Iterator[tuple[bool, str]]:
         alone = [difference for one in self.groups for difference in mismatch([one], self.learners.logprobs([one]), self.guard)]
         yield self._explains(alone), (
-            "padding leaks in the trainer: each prompt by itself agrees, several in a batch do not"
+            "prompts of a batch leak into each other in the trainer: each by itself agrees, several do not"
         )
         for shift, direction in ((-1, "late"), (1, "early")):
             fits = self._fits(Reading(shift=shift))

@@ -77,7 +77,7 @@ def start_parts(
     turns = make_turns(actors, config)
     learners = LearnerGroup(actors.of("learner"), config, turns)
     journal.say("starting learners")
-    learners.start()
+    journal.say(f"learners compute attention by {learners.start()}")
     await_ready(actors, config, journal.say)
     rollout, scorer = make_pools(actors, config, journal.warn, turns)
     loaders = {

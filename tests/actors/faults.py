@@ -27,18 +27,18 @@ def unbanned_media_tokens(rollout) -> Mend:
 
 
 def off_by_one_shift(learner) -> Mend:
-    return _altered_rows(lambda row, prompt: replace(row, source_index=row.source_index + 1))
+    return _altered_packing(lambda packed: replace(packed, source_index=packed.source_index + 1))
 
 
 def gap_before_responses(learner) -> Mend:
     """Positions of the responses do not go on from the prompt's."""
 
-    def alter(row, prompt):
-        positions = row.positions.clone()
-        positions[:, len(prompt.input_ids) :] += 3
-        return replace(row, positions=positions)
+    def alter(packed):
+        positions = packed.position_ids.clone()
+        positions[..., -len(packed.source_index) :] += 3
+        return replace(packed, position_ids=positions)
 
-    return _altered_rows(alter)
+    return _altered_packing(alter)
 
 
 def one_axis_positions(learner) -> Mend:
@@ -53,20 +53,17 @@ def one_axis_positions(learner) -> Mend:
     return lambda: delattr(adapter, "prompt_positions")
 
 
-def padding_leak(learner) -> Mend:
-    """Responses attend to the padding behind a prompt that is not the longest."""
-    from mixed_r1_ray.policy.group_attention import GroupAttention
+def neighbours_prompt(learner) -> Mend:
+    """Responses attend to the first token of the next prompt besides, and its own miss it."""
+    from mixed_r1_ray.policy.segments import Segments
 
-    right = GroupAttention.__dict__["plan"]
+    def alter(packed):
+        seen = packed.attention.prompts
+        first, *middle, last = seen.key_lengths
+        moved = Segments.across(seen.query_lengths, (first + 1, *middle, last - 1))
+        return replace(packed, attention=replace(packed.attention, prompts=moved))
 
-    def plan(*arguments):
-        attention = right.__get__(None, GroupAttention)(*arguments)
-        for bucket in attention.buckets:
-            bucket.mask[..., : attention.prompt_width] = True
-        return attention
-
-    GroupAttention.plan = staticmethod(plan)
-    return lambda: setattr(GroupAttention, "plan", right)
+    return _altered_packing(alter)
 
 
 def _altered_sampling(rollout, **settings) -> Mend:
@@ -82,13 +79,9 @@ def _altered_sampling(rollout, **settings) -> Mend:
     return lambda: delattr(engine, "_params")
 
 
-def _altered_rows(alter: Callable) -> Mend:
-    from mixed_r1_ray.policy.packing import _Row
+def _altered_packing(alter: Callable) -> Mend:
+    from mixed_r1_ray.policy import logprobs
 
-    right = _Row.__dict__["lay_out"]
-
-    def lay_out(prompt, *arguments):
-        return alter(right.__get__(None, _Row)(prompt, *arguments), prompt)
-
-    _Row.lay_out = staticmethod(lay_out)
-    return lambda: setattr(_Row, "lay_out", right)
+    right = logprobs.pack
+    logprobs.pack = lambda *arguments: alter(right(*arguments))
+    return lambda: setattr(logprobs, "pack", right)

@@ -41,7 +41,7 @@ def test_without_a_fault_nothing_is_found(parts, prompts):
     [
         (faults.off_by_one_shift, "off-by-one shift: the trainer reads its log-probabilities one token too late"),
         (faults.gap_before_responses, "wrong position ids in the trainer"),
-        (faults.padding_leak, "padding leaks in the trainer"),
+        (faults.neighbours_prompt, "prompts of a batch leak into each other in the trainer"),
         (faults.trainer_at_another_temperature, "the trainer does not divide by rollout.temperature 0.8"),
     ],
 )

@@ -241,9 +241,11 @@ def test_all_tensors_of_a_batch_are_moved_and_all_else_stays(checkpoint):
         moved, same = to_device((packed, names), device)
         assert same == names and type(moved) is type(packed)
         held = [moved.input_ids, moved.position_ids, moved.source_index, moved.target_ids, moved.response_lengths]
-        held += [moved.attention.origin, *moved.pixels.values()]
-        for bucket in moved.attention.buckets:
-            held += [bucket.rows, bucket.tokens, bucket.real, bucket.mask]
+        held += moved.pixels.values()
+        for segments in (moved.attention.own, moved.attention.prompts):
+            held += [segments.query_starts, segments.key_starts]
+            for places in (places for bucket in segments.buckets for places in (bucket.queries, bucket.keys)):
+                held += [places.rows, places.real, places.tokens]
         assert all(isinstance(tensor, ApartTensor) for tensor in held)
         assert torch.equal(to_device(moved, torch.device("cpu")).input_ids, packed.input_ids)
 

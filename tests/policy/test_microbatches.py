@@ -76,13 +76,13 @@ def test_all_ranks_have_the_same_number_of_microbatches(batch, num_ranks, max_to
 
 
 @given(batches, ranks, budgets)
-def test_padded_size_keeps_the_budget_unless_one_sample_alone_exceeds_it(batch, num_ranks, max_tokens):
+def test_tokens_keep_the_budget_unless_one_sample_alone_exceeds_it(batch, num_ranks, max_tokens):
     for microbatch in (
         microbatch for rank in plan_microbatches(batch, num_ranks, max_tokens) for microbatch in rank
     ):
-        padded = max(row.num_tokens for row in microbatch.rows) * len(microbatch.rows)
+        tokens = sum(row.num_tokens for row in microbatch.rows)
         alone = len(microbatch.rows) == 1 and len(microbatch.rows[0].samples) == 1
-        assert padded <= max_tokens or alone or microbatch.filler
+        assert tokens <= max_tokens or alone or microbatch.filler
 
 
 @given(batches, ranks, budgets)
@@ -129,6 +129,11 @@ def test_group_larger_than_the_budget_is_cut_between_samples():
 def test_short_groups_share_a_microbatch():
     plan = plan_microbatches(train_batch([(10, [(10, 1.0)])] * 4), num_ranks=1, max_tokens=80)
     assert [len(microbatch.rows) for microbatch in plan[0]] == [4]
+
+
+def test_groups_of_any_length_fill_a_microbatch_to_the_token():
+    plan = plan_microbatches(train_batch([(10, [(50, 1.0)]), (10, [(10, 1.0)]), (5, [(5, 1.0)])]), 1, max_tokens=90)
+    assert [[row.num_tokens for row in microbatch.rows] for microbatch in plan[0]] == [[60, 20, 10]]
 
 
 def test_batch_without_a_live_sample_is_refused_by_step():

@@ -35,41 +35,37 @@ def response(*token_ids: int) -> np.ndarray:
     return np.array(token_ids, dtype=np.int32)
 
 
-def test_two_rows_of_different_length_are_laid_out_as_the_docstring_draws_them():
+def test_two_groups_are_laid_out_as_the_docstring_draws_them():
     packed = pack(
         [prompt(7, 8, 9), prompt(5)],
         [[response(11, 12), response(21)], [response(31)]],
         OneAxisAdapter(),
         None,
     )
-    assert packed.input_ids.tolist() == [[7, 8, 9, 11, 12, 21], [5, 31, 0, 0, 0, 0]]
-    assert packed.position_ids.tolist() == [[[0, 1, 2, 3, 4, 3], [0, 1, 0, 0, 0, 0]]]
-    assert packed.source_index.tolist() == [
-        2,
-        3,
-        2,
-        6,
-    ]  # first tokens are predicted by the prompt's last state
+    assert packed.input_ids.tolist() == [[7, 8, 9, 5, 11, 12, 21, 31]]
+    assert packed.position_ids.tolist() == [[[0, 1, 2, 0, 3, 4, 3, 1]]]
+    assert packed.source_index.tolist() == [2, 4, 2, 3]  # first tokens are predicted by their prompt's last state
     assert packed.target_ids.tolist() == [11, 12, 21, 31]
     assert packed.response_lengths.tolist() == [2, 1, 1]
     assert packed.pixels == {}
 
 
 def attends(packed: PackedGroups) -> torch.Tensor:
-    """Who sees whom, bool (B, L, L), as the attention does it: alike scores, and values that name their token."""
-    rows, width = packed.input_ids.shape
-    names = torch.eye(width).expand(rows, 1, -1, -1)
-    return packed.attention(torch.zeros_like(names), torch.zeros_like(names), names)[:, :, 0] > 0
+    """Who sees whom, bool (L, L), as the attention does it: alike scores, and values that name their token."""
+    names = torch.eye(packed.input_ids.shape[1]).expand(1, 1, -1, -1)
+    return packed.attention(torch.zeros_like(names), torch.zeros_like(names), names)[0, :, 0] > 0
 
 
-def test_attention_of_a_small_row_is_the_one_written_by_hand():
+def test_attention_of_two_small_groups_is_the_one_written_by_hand():
     packed = pack([prompt(7, 8), prompt(1)], [[response(11, 12), response(21)], [response(2)]], OneAxisAdapter(), None)
-    assert attends(packed)[0].int().tolist() == [
-        [1, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0],
-        [1, 1, 1, 0, 0],
-        [1, 1, 1, 1, 0],
-        [1, 1, 0, 0, 1],
+    assert attends(packed).int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [0, 0, 1, 0, 0, 0, 0],
+        [1, 1, 0, 1, 0, 0, 0],
+        [1, 1, 0, 1, 1, 0, 0],
+        [1, 1, 0, 0, 0, 1, 0],
+        [0, 0, 1, 0, 0, 0, 1],
     ]
 
 
@@ -90,26 +86,19 @@ def test_each_token_sees_exactly_what_it_would_see_alone(rows):
         for b, (_, lengths) in enumerate(rows)
     ]
     packed = pack(prompts, responses, OneAxisAdapter(), None)
-    flat_ids, width, mask = packed.input_ids.flatten(), packed.input_ids.shape[1], attends(packed)
+    flat_ids, mask = packed.input_ids[0], attends(packed)
     token = iter(zip(packed.source_index.tolist(), packed.target_ids.tolist(), strict=True))
     for b, row in enumerate(responses):
         for response_ids in row:
             alone = [*prompts[b].input_ids.tolist(), *response_ids.tolist()]
             for t in range(len(response_ids)):
                 source, target = next(token)
-                assert source // width == b
-                seen = mask[b, source % width].nonzero().flatten()
+                seen = mask[source].nonzero().flatten()
                 length = len(prompts[b].input_ids) + t
-                assert flat_ids[b * width + seen].tolist() == alone[:length]
-                assert packed.position_ids[0, b, seen].tolist() == list(range(length))
+                assert flat_ids[seen].tolist() == alone[:length]
+                assert packed.position_ids[0, 0, seen].tolist() == list(range(length))
                 assert target == alone[length]
     assert next(token, None) is None
-
-
-def test_padding_comes_out_finite():
-    packed = pack([prompt(1, 2, 3), prompt(1)], [[response(4)], [response(4)]], OneAxisAdapter(), None)
-    ones = torch.ones(2, 1, 4, 8)
-    assert packed.attention(ones, ones, ones).isfinite().all()
 
 
 def test_response_positions_count_on_alike_on_every_axis_for_each_response():

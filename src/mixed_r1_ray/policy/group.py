@@ -30,8 +30,11 @@ class LearnerGroup:
         self._turns = turns or no_turns()
         self._meeting: TemporaryDirectory | None = None  # for as long as the ranks live
 
-    def start(self) -> None:
-        """Joins the ranks and loads the model. On one node they meet in a file, so that no port is opened."""
+    def start(self) -> str:
+        """Joins the ranks and loads the model; returns what computes its attention.
+
+        On one node they meet in a file, so that no port is opened.
+        """
         timeout_s = self.config.learner.start_timeout_s
         homes = fetch([worker.home.remote() for worker in self.workers], what="learner ranks starting", deadline_s=timeout_s)
         nodes = {node for node, _ in homes}
@@ -40,7 +43,7 @@ class LearnerGroup:
             address = f"file://{self._meeting.name}/rendezvous"
         else:
             address = f"tcp://{homes[0][1]}"
-        self._all("start", lambda rank: (Rendezvous(address, rank, len(self.workers)),), "starting", timeout_s)
+        return self._all("start", lambda rank: (Rendezvous(address, rank, len(self.workers)),), "starting", timeout_s)[0]
 
     def update(self, batch: TrainBatch, meanwhile: Callable[[], None] | None = None) -> dict[str, float]:
         """The optimizer steps of one batch; returns its metrics. `meanwhile` is called now and then until then."""

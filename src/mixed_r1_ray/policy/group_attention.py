@@ -1,107 +1,125 @@
-"""Attention over packed groups that computes next to no score it would mask.
+"""Attention over packed groups that computes no score it would mask, and needs no mask.
 
-A packed row of P prompt tokens and G responses of T tokens has (P + G T)^2 scores, of which P^2 + G T (P + T) count. So
-prompts attend among themselves, and each response to a copy of its prompt's keys and to its own past. Responses of
-similar length are computed together, of whatever row.
+A group of P prompt tokens and G responses of T tokens has (P + G T)^2 scores, of which P^2 + G T (P + T) count. A token
+sees the past of its own prompt or response, and a response's tokens see their whole prompt besides: two calls over
+segments of the sequence, joined by their log-sum-exps. PrefixGrouper (2506.05433) splits attention alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
-NAME = "packed_groups"  # in transformers' table of attention functions
-SIMILAR = 0.5  # shortest over longest response of a bucket (choice)
+from mixed_r1_ray.policy.segment_attention import attend, attend_backward, join
+from mixed_r1_ray.policy.segments import Segments
 
-
-@dataclass(frozen=True, slots=True)
-class ResponseBucket:
-    """S responses of at most T tokens. Padding repeats a response's first token."""
-
-    rows: torch.Tensor  # int64 (S,), the packed row of each
-    tokens: torch.Tensor  # int64 (S, T), places in the flattened B * L
-    real: torch.Tensor  # bool (S, T), False: padding
-    mask: torch.Tensor  # bool (S, 1, T, W + T), True: attends
+LANGUAGE, VISION = "packed_groups", "flash_segments"  # in transformers' table of attention functions
 
 
 @dataclass(frozen=True, slots=True)
 class GroupAttention:
-    """How the attention over B packed rows of L tokens is cut up. What comes out for padding has no meaning."""
+    """For one sequence of L tokens: all prompts, then the responses to the first of them, to the second, ..."""
 
-    prompt_width: int  # W, of the longest prompt
-    buckets: tuple[ResponseBucket, ...]
-    origin: torch.Tensor  # int64 (B * L,), where each token's output stands in [prompts, bucket 0, bucket 1, ...]
+    own: Segments  # each prompt and each response: its own past
+    prompts: Segments  # the responses to each prompt: all of the prompt
 
     @classmethod
-    def plan(cls, prompt_lengths: Sequence[int], response_lengths: Sequence[Sequence[int]], width: int) -> GroupAttention:
-        """For rows of one prompt and its responses each, padded to `width`."""
-        prompts, prompt_width = torch.tensor(prompt_lengths), max(prompt_lengths)
-        rows, places = torch.arange(len(prompts)).unsqueeze(1), torch.arange(width)
-        origin = (rows * prompt_width + places.clamp(max=prompt_width - 1)).flatten()
-        buckets = tuple(_buckets(prompts, response_lengths, width))
-        computed = len(prompts) * prompt_width
-        for bucket in buckets:
-            origin[bucket.tokens[bucket.real]] = computed + bucket.real.flatten().nonzero().flatten()
-            computed += bucket.real.numel()
-        return cls(prompt_width, buckets, origin)
+    def plan(cls, prompt_lengths: Sequence[int], response_lengths: Sequence[Sequence[int]]) -> GroupAttention:
+        """response_lengths[b]: of each response to prompt b."""
+        own = Segments.within([*prompt_lengths, *(length for row in response_lengths for length in row)], causal=True)
+        return cls(own, Segments.across([sum(row) for row in response_lengths], prompt_lengths))
 
-    def __call__(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None = None
-    ) -> torch.Tensor:
-        """query (B, H, L, D); key, value the same, or with a divisor of H heads -> (B, L, H, D)."""
-        options = {"scale": scale, "enable_gqa": key.shape[1] != query.shape[1]}
-        prompt = [part[:, :, : self.prompt_width] for part in (query, key, value)]
-        flat = [part.transpose(1, 2).flatten(0, 1) for part in (query, key, value)]
-        outputs = [scaled_dot_product_attention(*prompt, is_causal=True, **options)]
-        for bucket in self.buckets:
-            own = [part.index_select(0, bucket.tokens.flatten()).unflatten(0, bucket.tokens.shape) for part in flat]
-            own_query, own_key, own_value = (part.transpose(1, 2) for part in own)
-            keys = torch.cat([prompt[1].index_select(0, bucket.rows), own_key], dim=2)
-            values = torch.cat([prompt[2].index_select(0, bucket.rows), own_value], dim=2)
-            outputs.append(scaled_dot_product_attention(own_query, keys, values, attn_mask=bucket.mask, **options))
-        computed = torch.cat([output.transpose(1, 2).flatten(0, 1) for output in outputs])
-        return computed.index_select(0, self.origin).unflatten(0, (query.shape[0], query.shape[2]))
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
+        """query (1, H, L, D); key, value the same, or with a divisor of H heads -> (1, L, H, D)."""
+        return _attend(query, key, value, scale, self.own, self.prompts)
 
 
-def _buckets(
-    prompts: torch.Tensor, response_lengths: Sequence[Sequence[int]], width: int
-) -> Iterator[ResponseBucket]:
-    spans = []  # (length, row, first place) of each response
-    for row, lengths in enumerate(response_lengths):
-        place = row * width + int(prompts[row])
-        for length in lengths:
-            spans.append((length, row, place))
-            place += length
-    spans.sort(reverse=True)
-    while spans:
-        count = sum(length >= SIMILAR * spans[0][0] for length, _, _ in spans)
-        lengths, rows, places = torch.tensor(spans[:count]).unbind(1)
-        spans = spans[count:]
-        steps = torch.arange(int(lengths[0]))
-        real = steps < lengths.unsqueeze(1)
-        in_prompt = torch.arange(int(prompts.max())) < prompts[rows].unsqueeze(1)
-        past = steps <= steps.unsqueeze(1)
-        mask = torch.cat([in_prompt.unsqueeze(1).expand(-1, len(steps), -1), past.expand(count, -1, -1)], dim=2)
-        yield ResponseBucket(rows, places.unsqueeze(1) + steps * real, real, mask.unsqueeze(1))
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, scale: float | None, own: Segments, prompts: Segments | None = None
+) -> Tensor:
+    """Shapes as in `GroupAttention.__call__`."""
+    flat = (part[0].transpose(0, 1) for part in (query, key, value))
+    return _Attend.apply(*flat, scale or query.shape[-1] ** -0.5, own, prompts).unsqueeze(0)
 
 
-def register() -> str:
-    """Makes this attention known to transformers; returns the name to load a language model with."""
+class _Attend(torch.autograd.Function):
+    """query (L, H, D); key, value (L, Hk, D) -> (L, H, D). Keeps these and the log-sum-exps, each once."""
+
+    @staticmethod
+    def forward(
+        ctx, query: Tensor, key: Tensor, value: Tensor, scale: float, own: Segments, prompts: Segments | None
+    ) -> Tensor:
+        output, lse = attend(query, key, value, own, scale)
+        if prompts is not None:
+            p = sum(prompts.key_lengths)
+            seen = attend(query[p:], key[:p], value[:p], prompts, scale)
+            output[p:], lse[:, p:] = join(output[p:], lse[:, p:], *seen)
+        ctx.save_for_backward(query, key, value, output, lse)
+        ctx.settings = scale, own, prompts
+        return output
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        query, key, value, output, lse = ctx.saved_tensors
+        scale, own, prompts = ctx.settings
+        grads = attend_backward(grad, query, key, value, output, lse, own, scale)
+        if prompts is not None:
+            p = sum(prompts.key_lengths)
+            of_responses = grad[p:], query[p:], key[:p], value[:p], output[p:], lse[:, p:]
+            more = attend_backward(*of_responses, prompts, scale)
+            for whole, part in zip((grads[0][p:], grads[1][:p], grads[2][:p]), more, strict=True):
+                whole += part
+        return *grads, None, None, None
+
+
+def register() -> dict[str, str]:
+    """Makes these attentions known to transformers; returns the names to load a vision-language model with."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    AttentionInterface.register(NAME, _attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    return NAME
+    for name, function in ((LANGUAGE, _language_attention), (VISION, _vision_attention)):
+        AttentionInterface.register(name, function)
+        AttentionMaskInterface.register(name, sdpa_mask)
+    return {"text_config": LANGUAGE, "vision_config": "sdpa"}
 
 
-def _attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
+def attend_in_segments(model: nn.Module) -> None:
+    """Gives the vision tower of a loaded model its attention.
+
+    transformers tells where windows and pictures end only to a name with `flash` in it, and while it loads a model it
+    looks for a package behind such a name.
+    """
+    model.config.vision_config._attn_implementation = VISION
+
+
+def _language_attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
     """Called by transformers in each layer. With an ordinary mask it is ordinary attention."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if isinstance(attention_mask, GroupAttention):
         return attention_mask(query, key, value, scaling), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+
+
+def _vision_attention(module, query, key, value, attention_mask, scaling=None, cu_seq_lens_q=None, **kwargs):
+    """Likewise. Towers that cut their patches into windows or pictures say where: one call a layer, not one a window."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if cu_seq_lens_q is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    return _attend(query, key, value, scaling, _segments_of(cu_seq_lens_q)), None
+
+
+_known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def _segments_of(starts: Tensor) -> Segments:
+    """starts: int32 (segments + 1,). All layers of a forward have the same tensor, and its lengths are read once."""
+    if starts not in _known:
+        lengths = tuple(starts.diff().tolist())
+        _known[starts] = Segments(lengths, lengths, False, starts, starts)
+    return _known[starts]

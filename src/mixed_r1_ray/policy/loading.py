@@ -25,7 +25,7 @@ def load_policy(config: ModelConfig, temperature: float, freeze: str = "none") -
         model, report = AutoModelForImageTextToText.from_pretrained(
             config.path,
             dtype=getattr(torch, config.dtype),
-            attn_implementation={"text_config": group_attention.register(), "vision_config": "sdpa"},
+            attn_implementation=group_attention.register(),
             output_loading_info=True,
         )
     except (OSError, SafetensorError) as error:
@@ -35,6 +35,7 @@ def load_policy(config: ModelConfig, temperature: float, freeze: str = "none") -
             f"model.path={config.path}: the checkpoint lacks {len(missing)} of the model's parameters: "
             f"{', '.join(missing[:5])}"
         )
+    group_attention.attend_in_segments(model)
     train_vision = freeze_parts(model, adapter, freeze)
     return PolicyModel(model, adapter, temperature, train_vision)
 

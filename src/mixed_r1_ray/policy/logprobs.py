@@ -11,6 +11,7 @@ from torch import nn
 from mixed_r1_ray.policy.device import to_device
 from mixed_r1_ray.policy.head import TokenLogprobs
 from mixed_r1_ray.policy.packing import PackedGroups, pack
+from mixed_r1_ray.policy.segment_attention import KERNEL_NAMES, kernel_for
 from mixed_r1_ray.types import PromptInputs
 from mixed_r1_ray.vlm.base import VLMAdapter
 
@@ -36,6 +37,13 @@ class PolicyModel(nn.Module):
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @property
+    def attention_kernel(self) -> str:
+        """What computes the language model's attention, in words."""
+        text = self.model.config.get_text_config()
+        head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        return KERNEL_NAMES[kernel_for(self.device, self.model.dtype, head_size)]
+
     def pack(self, prompts: Sequence[PromptInputs], responses: Sequence[Sequence[np.ndarray]]) -> PackedGroups:
         """As `packing.pack`, on the policy's device."""
         return to_device(pack(prompts, responses, self.adapter, self.model), self.device)
@@ -53,7 +61,7 @@ class PolicyModel(nn.Module):
             position_ids=_text_positions(packed.position_ids),
             use_cache=False,
         ).last_hidden_state
-        predicting, banned = hidden.flatten(0, 1)[packed.source_index], self.adapter.banned_token_ids
+        predicting, banned = hidden[0, packed.source_index], self.adapter.banned_token_ids
         return self.token_logprobs(predicting, packed.target_ids, banned, self.temperature, self.entropy_gradient)
 
     def _insert_pictures(self, embeddings: torch.Tensor, packed: PackedGroups) -> torch.Tensor:

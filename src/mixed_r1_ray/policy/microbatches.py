@@ -28,8 +28,8 @@ class Microbatch:
 def plan_microbatches(batch: TrainBatch, num_ranks: int, max_tokens: int) -> list[list[Microbatch]]:
     """Microbatches of each rank, the same number on all: ZeRO-3's collectives must meet.
 
-    A microbatch holds rows of similar length, at most `max_tokens` with padding (a single longer row stands alone);
-    ranks get equal shares of tokens, longest rows first. Raises ValueError for a batch without a live sample.
+    A microbatch holds rows of similar length, at most `max_tokens` in all (a single longer row stands alone); ranks
+    get equal shares of tokens, longest rows first. Raises ValueError for a batch without a live sample.
     """
     rows = [row for index, group in enumerate(batch.groups) for row in _rows(index, group, max_tokens)]
     if not rows:
@@ -69,10 +69,10 @@ def _balance(rows: Sequence[Row], num_ranks: int) -> list[list[Row]]:
 
 
 def _fill(rows: Sequence[Row], max_tokens: int) -> list[Microbatch]:
-    """Greedy in descending length, so that the first row of a microbatch sets its padded width."""
+    """In the order of `rows`, each microbatch as full as it gets."""
     microbatches, current = [], []
     for row in rows:
-        if current and current[0].num_tokens * (len(current) + 1) > max_tokens:
+        if current and sum(row.num_tokens for row in current) + row.num_tokens > max_tokens:
             microbatches.append(Microbatch(tuple(current)))
             current = []
         current.append(row)

@@ -1,16 +1,16 @@
-"""Lays a group out as one sequence: the prompt once, its responses behind it, each blind to the others.
+"""Lays groups out as one sequence: every prompt once, then all responses, each blind to the others.
 
-    prompt | response 0 | response 1 | ... | padding
+    prompt 0 | prompt 1 | ... | responses to prompt 0 | responses to prompt 1 | ...
 
-A response token attends to the prompt and to its own past, and its position counts on from the prompt's. The forward
-is the one of G separate sequences, but the pictures and the prompt are computed once, and nothing is padded inside a
-group. Rows of several groups are padded to the longest.
+A response token attends to its prompt and to its own past, and its position counts on from the prompt's. The forward is
+the one of separate sequences, but the pictures and the prompt are computed once a group, and nothing is padded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -22,15 +22,19 @@ from mixed_r1_ray.vlm.base import VLMAdapter
 
 @dataclass(frozen=True, slots=True)
 class PackedGroups:
-    """B rows of L tokens; N response tokens in all, in the order of rows, responses, tokens."""
+    """L tokens of B prompts and their responses; the last N are those of responses, in the order of prompts."""
 
-    input_ids: torch.Tensor  # int64 (B, L)
-    position_ids: torch.Tensor  # int64 (axes, B, L)
+    input_ids: torch.Tensor  # int64 (1, L)
+    position_ids: torch.Tensor  # int64 (axes, 1, L)
     attention: GroupAttention  # who attends to whom
     pixels: Mapping[str, torch.Tensor]  # all pictures of all prompts, in order; empty without pictures
-    source_index: torch.Tensor  # int64 (N,), into the flattened B * L: the state that predicts each response token
-    target_ids: torch.Tensor  # int64 (N,)
+    source_index: torch.Tensor  # int64 (N,), which of the L states predicts each response token
     response_lengths: torch.Tensor  # int64 (S,), tokens of each response
+
+    @property
+    def target_ids(self) -> torch.Tensor:
+        """The response tokens, int64 (N,)."""
+        return self.input_ids[0, -len(self.source_index) :]
 
 
 def pack(
@@ -39,33 +43,33 @@ def pack(
     adapter: VLMAdapter,
     model: torch.nn.Module,
 ) -> PackedGroups:
-    """Packs one row a prompt, on the CPU.
+    """Packs prompts and their responses, on the CPU.
 
     responses[b]: the token ids, (T,), of each response to prompt b; none may be empty.
     """
     rows = [_Row.lay_out(prompt, row, adapter, model) for prompt, row in zip(prompts, responses, strict=True)]
-    length = max(len(row.input_ids) for row in rows)
+    prompt_lengths = [len(row.prompt_ids) for row in rows]
+    response_lengths = [[len(response) for response in row] for row in responses]
+    ids = [row.prompt_ids for row in rows] + [row.target_ids for row in rows]
+    positions = [row.prompt_positions for row in rows] + [row.response_positions for row in rows]
     return PackedGroups(
-        input_ids=torch.stack([_pad(row.input_ids, length, 0) for row in rows]),
-        position_ids=torch.stack([_pad(row.positions, length, 0) for row in rows], dim=1),
-        attention=GroupAttention.plan(
-            [len(prompt.input_ids) for prompt in prompts],
-            [[len(response) for response in row] for row in responses],
-            length,
-        ),
+        input_ids=torch.cat(ids).unsqueeze(0),
+        position_ids=torch.cat(positions, dim=1).unsqueeze(1),
+        attention=GroupAttention.plan(prompt_lengths, response_lengths),
         pixels=_concatenate([row.pixels for row in rows]),
-        source_index=torch.cat([row.source_index + b * length for b, row in enumerate(rows)]),
-        target_ids=torch.cat([row.target_ids for row in rows]),
-        response_lengths=torch.tensor([len(response) for row in responses for response in row]),
+        source_index=_source_index(prompt_lengths, response_lengths),
+        response_lengths=torch.tensor([length for row in response_lengths for length in row]),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    input_ids: torch.Tensor  # (L,)
-    positions: torch.Tensor  # (axes, L)
-    source_index: torch.Tensor  # (n,)
+    """One group."""
+
+    prompt_ids: torch.Tensor  # (P,)
+    prompt_positions: torch.Tensor  # (axes, P)
     target_ids: torch.Tensor  # (n,)
+    response_positions: torch.Tensor  # (axes, n)
     pixels: Mapping[str, torch.Tensor]
 
     @classmethod
@@ -74,23 +78,26 @@ class _Row:
     ) -> _Row:
         prompt_ids = torch.from_numpy(np.array(prompt.input_ids))
         pixels = {name: torch.from_numpy(np.array(array)) for name, array in prompt.pixels.items()}
-        prompt_positions, next_position = adapter.prompt_positions(model, prompt_ids, pixels)
-        lengths = torch.tensor([len(response) for response in responses])
-        target_ids = torch.from_numpy(np.concatenate(responses).astype(np.int64))
-        offsets = torch.cat([torch.arange(length) for length in lengths])
-        index = len(prompt_ids) + torch.arange(len(target_ids))
-        response_positions = (next_position + offsets).expand(len(prompt_positions), -1)
+        positions, next_position = adapter.prompt_positions(model, prompt_ids, pixels)
+        offsets = torch.cat([torch.arange(len(response)) for response in responses])
         return cls(
-            input_ids=torch.cat([prompt_ids, target_ids]),
-            positions=torch.cat([prompt_positions, response_positions], dim=1),
-            source_index=torch.where(offsets == 0, len(prompt_ids) - 1, index - 1),
-            target_ids=target_ids,
+            prompt_ids=prompt_ids,
+            prompt_positions=positions,
+            target_ids=torch.from_numpy(np.concatenate(responses).astype(np.int64)),
+            response_positions=(next_position + offsets).expand(len(positions), -1),
             pixels=pixels,
         )
 
 
-def _pad(values: torch.Tensor, length: int, value: int) -> torch.Tensor:
-    return torch.nn.functional.pad(values, (0, length - values.shape[-1]), value=value)
+def _source_index(prompt_lengths: Sequence[int], response_lengths: Sequence[Sequence[int]]) -> torch.Tensor:
+    """A response's first token is predicted by its prompt's last state, each other by the one before it."""
+    place = sum(prompt_lengths)
+    index = torch.arange(place, place + sum(map(sum, response_lengths))) - 1
+    for prompt_end, row in zip(accumulate(prompt_lengths), response_lengths, strict=True):
+        for length in row:
+            index[place - sum(prompt_lengths)] = prompt_end - 1
+            place += length
+    return index
 
 
 def _concatenate(pixels: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

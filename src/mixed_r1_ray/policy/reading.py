@@ -31,7 +31,7 @@ def read_logprobs(
         prompts = [replace(prompt, pixels=reading.pictures.pixels) for prompt in prompts]
     packed = policy.pack(prompts, responses)
     if reading.own_positions:
-        packed = replace(packed, position_ids=_own_positions(policy, packed, prompts, responses))
+        packed = replace(packed, position_ids=_own_positions(policy, prompts, responses))
     if reading.shift:
         source = (packed.source_index + reading.shift).clamp(0, packed.input_ids.numel() - 1)
         packed = replace(packed, source_index=source)
@@ -54,21 +54,16 @@ def _supposing(policy: PolicyModel, reading: Reading) -> Iterator[None]:
 
 
 def _own_positions(
-    policy: PolicyModel,
-    packed: PackedGroups,
-    prompts: Sequence[PromptInputs],
-    responses: Sequence[Sequence[np.ndarray]],
+    policy: PolicyModel, prompts: Sequence[PromptInputs], responses: Sequence[Sequence[np.ndarray]]
 ) -> torch.Tensor:
     """Like PackedGroups.position_ids, each sample's from what transformers gives prompt and response as one text."""
-    positions = torch.zeros_like(packed.position_ids, device="cpu")
-    for row, (prompt, row_responses) in enumerate(zip(prompts, responses, strict=True)):
-        place = length = len(prompt.input_ids)
-        for response in row_responses:
-            own = _positions_of(policy, prompt, response)
-            positions[:, row, :length] = own[:, :length]
-            positions[:, row, place : place + len(response)] = own[:, length:]
-            place += len(response)
-    return to_device(positions, policy.device)
+    of_prompts, of_responses = [], []
+    for prompt, row in zip(prompts, responses, strict=True):
+        length = len(prompt.input_ids)
+        own = [_positions_of(policy, prompt, response) for response in row]
+        of_prompts.append(own[-1][:, :length])
+        of_responses.extend(positions[:, length:] for positions in own)
+    return to_device(torch.cat(of_prompts + of_responses, dim=1).unsqueeze(1), policy.device)
 
 
 def _positions_of(policy: PolicyModel, prompt: PromptInputs, response: np.ndarray) -> torch.Tensor:

@@ -40,8 +40,10 @@ class LearnerWorker:
             probe.bind((address, 0))
             return context.get_node_id(), f"{address}:{probe.getsockname()[1]}"
 
-    def start(self, rendezvous: Rendezvous) -> None:
+    def start(self, rendezvous: Rendezvous) -> str:
+        """Loads the model; returns what computes its attention."""
         self.learner = PolicyLearner(self.config, rendezvous)
+        return self.learner.policy.attention_kernel
 
     def sleep(self) -> int | None:
         """Off its GPU; returns the most bytes that were in use there."""

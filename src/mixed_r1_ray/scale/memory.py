@@ -141,15 +141,12 @@ class PackedRow:
 def kept_bytes(language: Language, row: PackedRow, number: int, checkpointing: bool) -> float:
     """What the backward pass of the language model's layers keeps of one row.
 
-    In every layer: 4 tensors of the MLP's width, 6 of the model's (norm outputs, queries, attention outputs), float32
-    input and output of two norms, keys and values, the prompt's again beside every response's, and the mask. With
-    checkpointing: every layer's input, and one layer.
+    In every layer: 4 tensors of the MLP's width, 4 of the model's (norm outputs, queries, attention outputs), keys and
+    values, and float32 input and output of two norms. With checkpointing: every layer's input, and one layer.
     """
-    kv, width = language.kv_width, language.width
-    a_token = number * (4 * language.mlp_width + 4 * width + 2 * kv) + 2 * (4 + number) * width
-    a_scored = number * (2 * width + 2 * kv)
-    seen = row.responses * (2 * kv * row.prompt + row.length * (row.prompt + row.length))
-    layer = row.tokens * a_token + row.scored * a_scored + number * seen
+    width = language.width
+    a_token = number * (4 * language.mlp_width + 4 * width + 2 * language.kv_width) + 2 * (4 + number) * width
+    layer = row.tokens * a_token
     return language.layers * number * width * row.tokens + layer if checkpointing else language.layers * layer
 
 

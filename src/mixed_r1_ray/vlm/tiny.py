@@ -1,8 +1,9 @@
 """Tiny vision-language models of both families, made from scratch and saved as ordinary checkpoints.
 
 The classes are the real ones (`InternVLForConditionalGeneration`, `Qwen2_5_VLForConditionalGeneration`), so
-whatever loads an 8B model loads these. A picture of 112 x 112 becomes 64 patches, 16 image tokens. Heads
-of 32 are the smallest that vLLM's CPU attention knows.
+whatever loads an 8B model loads these. A picture of 112 x 112 becomes 64 patches, 16 image tokens; Qwen2.5-VL's
+tower looks at it in four windows, and as a whole in its last layer. Heads of 32 are the smallest that vLLM's CPU
+attention knows.
 """
 
 from __future__ import annotations
@@ -118,8 +119,8 @@ def build_model(family: Family, tokenizer: PreTrainedTokenizerFast, seed: int) -
                 "depth": VISION_LAYERS,
                 "num_heads": WIDTH // HEAD,
                 "out_hidden_size": WIDTH,
-                "window_size": SIDE,
-                "fullatt_block_indexes": list(range(VISION_LAYERS)),
+                "window_size": SIDE // 2,
+                "fullatt_block_indexes": [VISION_LAYERS - 1],
             },
             image_token_id=media["image_token"],
             video_token_id=media["video_token"],
