@@ -18,7 +18,7 @@ from mixed_r1_ray.config_load import config_to_yaml, load_config, parse_command_
 from mixed_r1_ray.errors import ConfigError
 
 CONF = Path(__file__).parents[1] / "conf"
-NAMES = NAMES
+NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 ON_GPUS = ("rollout.gpus_per_worker=1", "learner.gpus_per_worker=1")
 
