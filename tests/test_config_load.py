@@ -40,6 +40,19 @@ def test_every_shipped_conf_loads_and_survives_being_written(name, tmp_path):
     assert load_config([write(tmp_path, config_to_yaml(config))]) == config
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_runs_in_bfloat16_is_corrected_for_the_rounding_of_engine_and_trainer(name):
+    config = load_config([f"conf={name}"])
+    assert config.algo.rollout_correction == {"bfloat16": "token", "float32": "none"}[config.model.dtype]
+
+
+def test_the_engine_as_old_policy_wants_that_correction_switched_off():
+    words = ["conf=internvl_8b", "algo.old_logprobs=rollout"]
+    with pytest.raises(ConfigError, match="algo.rollout_correction token would apply it twice; set that to none"):
+        load_config(words)
+    load_config([*words, "algo.rollout_correction=none"])
+
+
 def test_every_conf_but_quickstart_says_that_it_was_not_run_yet():
     untested = [name for name in NAMES if "Not yet run on" in (CONF / f"{name}.yaml").read_text()]
     assert untested == [name for name in NAMES if name != "quickstart"]

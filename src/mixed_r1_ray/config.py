@@ -266,10 +266,14 @@ class AlgoConfig:
 @dataclass
 class GuardConfig:
     #: Most |engine - trainer| log-probability of a token before the run stops; in float32, below a log-probability of
-    #: -0.25, in proportion more; null: 1e-4 in float32, 1.0 in bfloat16.
+    #: -0.25, in proportion more; null: 1e-4 in float32, no such bound in bfloat16.
     max_logprob_mismatch: Positive | None = None
-    #: Most of their mean over the tokens of a proof; null: 1e-5 in float32, 0.05 in bfloat16.
+    #: Most of their mean over the tokens of a proof, in bfloat16 also of a step; null: 1e-5 in float32, 0.1 in
+    #: bfloat16.
     max_mean_mismatch: Positive | None = None
+    #: Most of all but the largest 0.1 % of the tokens (at least 10) of a step or a proof; null: no such bound in
+    #: float32, 1.0 in bfloat16.
+    max_quantile_mismatch: Positive | None = None
     #: Most KL(policy || reference) before the first update; null: 1e-6 in float32, 1e-2 in bfloat16.
     max_initial_kl: Positive | None = None
     #: Prompts that the start-up proof samples; at least one for each engine.

@@ -75,7 +75,7 @@ class PolicyLearner:
             statistics, measured = self._accumulate(minibatch, old)
             if not updates:
                 mismatch = (mismatch or measured).reduce()
-                self.guard.check_mismatch(batch.step, mismatch.worst)
+                self.guard.check_mismatch(batch.step, mismatch.spread())
             metrics = statistics.reduce().metrics(minibatch)
             if not updates and batch.step == 1:
                 self.guard.check_initial_kl(metrics.get("kl/reference", 0.0))

@@ -42,6 +42,7 @@ METRICS: dict[str, str] = {
     },
     "mismatch/logprob_abs_max": "largest |engine - trainer| log-probability of a sampled token",
     "mismatch/logprob_abs_mean": "mean |engine - trainer| log-probability",
+    "mismatch/logprob_abs_q999": "|engine - trainer| that all but 0.1 % of the tokens (at least 10) stay within",
     "mismatch/kl": "KL(engine || trainer) a token, k3 estimate, nats",
     "correction/weight_mean": "mean rollout correction weight a token, bounded",
     "correction/bounded_fraction": "fraction of tokens whose correction weight was truncated or masked",
