@@ -27,7 +27,7 @@ MAY_CHANGE = frozenset(
         *_keys("learner", "num_workers gpus_per_worker cpus_per_worker placement threads microbatch_tokens"),
         *_keys("learner", "gradient_checkpointing offload max_skipped_updates start_timeout_s timeout_s"),
         *_keys("reference", "num_workers cpus_per_worker gpus_per_worker threads timeout_s"),
-        *_keys("guard", "max_logprob_mismatch max_mean_mismatch max_initial_kl num_probe_prompts probe_every"),
+        *_keys("guard", "max_logprob_mismatch max_mean_mismatch max_quantile_mismatch max_initial_kl num_probe_prompts probe_every"),
         *_keys("eval", "every prompts_per_type"),
         *_keys("run", "name dir max_steps resume checkpoint_every keep_checkpoints keep_best save_rollouts_every"),
         *_keys("tracking", "wandb project"),
