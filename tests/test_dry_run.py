@@ -152,6 +152,18 @@ def test_a_name_on_the_hub_is_planned_for_without_a_network(shown):
     assert "Step time" in shown("conf=internvl_8b", *EIGHT)
 
 
+def test_a_name_on_the_hub_is_looked_up_in_the_cache_and_nowhere_else(refused, monkeypatch, tmp_path):
+    words = ["conf=internvl_8b", *OURS, *EIGHT, "model.path=someone/else"]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "not in the hub's cache here, and HF_HUB_OFFLINE forbids a download" in refused(*words)
+    cached = tmp_path / "hub" / "models--someone--else"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("abc")
+    (cached / "snapshots" / "abc").mkdir(parents=True)
+    (cached / "snapshots" / "abc" / "config.json").write_text('{"model_type": "llava"}')
+    assert "names the model type 'llava'" in refused(*words)
+
+
 def test_a_family_that_a_run_refuses_is_refused_in_words(refused, tmp_path):
     said = refused("conf=internvl_8b", *OURS, *EIGHT, f"model.path={a_checkpoint(tmp_path / 'm', {'model_type': 'llava'})}")
     assert "names the model type 'llava'; families that load are internvl, qwen2_5_vl" in said

@@ -39,8 +39,8 @@ def _advice(config: Config, placement: Placement) -> str:
         return f"raise {' and '.join(keys)}, which are 0"
     keys = [f"{name}.num_workers ({getattr(config, name).num_workers} now)" for name in roles]
     larger = _larger(config, placement.plan, placement.nodes, roles)
-    example = f", for example {' '.join(f'{name}.num_workers={count}' for name, count in larger.items())}" if larger else ""
-    return f"raise {' or '.join(keys)}{example}"
+    example = " ".join(f"{name}.num_workers={count}" for name, count in larger.items())
+    return f"raise {' or '.join(keys)}" + (f", for example {example}" if example else "")
 
 
 def _larger(config: Config, plan: Plan, nodes: Sequence[Node], roles: Sequence[str]) -> dict[str, int]:

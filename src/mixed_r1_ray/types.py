@@ -67,7 +67,8 @@ class EngineFacts:
     def __str__(self) -> str:
         return (
             f"{self.device}; vLLM model runner {self.model_runner}; attention {self.attention}, in the vision tower "
-            f"{self.vision_attention}; KV cache of {self.cache_tokens:,} tokens; at most {self.max_sequences:,} sequences at once"
+            f"{self.vision_attention}; KV cache of {self.cache_tokens:,} tokens; at most {self.max_sequences:,} sequences "
+            "at once"
         )
 
 

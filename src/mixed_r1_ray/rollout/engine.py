@@ -119,8 +119,8 @@ class Engine:
         """
         if not self.llm.reset_prefix_cache():
             raise StaleCache(
-                f"vLLM did not reset its prefix cache at weight version {version}: requests hold blocks of keys and values "
-                "that other weights made"
+                f"vLLM did not reset its prefix cache at weight version {version}: requests hold blocks of keys and "
+                "values that other weights made"
             )
         self.llm.llm_engine.reset_mm_cache()
         self.llm.llm_engine.reset_encoder_cache()

@@ -126,7 +126,7 @@ def check_run_dir(config: Config) -> None:
         check_unlocked(path / "run.lock")
         _continues(path, config)
     if not os.access(_nearest(path), os.W_OK):
-        raise UserError(f"run folder {path} cannot be written (no right to, in {_nearest(path)}); choose another run.dir")
+        raise UserError(f"run folder {path} cannot be written (no right to {_nearest(path)}); choose another run.dir")
 
 
 def _folder_of(config: Config) -> Path:

@@ -43,7 +43,7 @@ def _check_cached(name: str) -> str | None:
         return None
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise UserError(
-            f"model.path={name}: no such folder, not in the hub's cache here, and HF_HUB_OFFLINE forbids to download it"
+            f"model.path={name}: no such folder, not in the hub's cache here, and HF_HUB_OFFLINE forbids a download"
         )
     return f"model.path={name} is no folder and not in the hub's cache here: a run would download it from the hub."
 
@@ -62,7 +62,8 @@ def _check_weights(path: str, folder: Path) -> None:
         raise UserError(f"model.path={path}: holds no weights (neither {WEIGHTS} nor {INDEX})")
     if missing := [name for name in files if not (folder / name).is_file()]:
         raise UserError(
-            f"model.path={path}: {len(missing)} of {len(files)} files of its weights are missing: {', '.join(missing[:3])}"
+            f"model.path={path}: {len(missing)} of {len(files)} files of its weights are missing: "
+            f"{', '.join(missing[:3])}"
         )
     for name in files:
         _check_header(path, folder / name)
