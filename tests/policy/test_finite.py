@@ -19,12 +19,13 @@ from mixed_r1_ray.config import AlgoConfig, Config, GuardConfig, LearnerConfig, 
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.types import Group, Rollout, TrainBatch, TrainGroup
 
-CASES = {  # dtype, offload, ranks, schedule
+CASES = {  # dtype, offload, ranks
     "float32": ("float32", "none", 2),
     "float32 offload": ("float32", "optimizer", 1),
     "bfloat16": ("bfloat16", "none", 1),
     "bfloat16 offload": ("bfloat16", "optimizer", 2),
 }
+BY_DEFAULT = ("float32", "bfloat16 offload")  # the others are marked slow
 RATE, WARMUP, STEPS = 1e-3, 1, 5
 NAN, INFINITE = float("nan"), float("inf")  # nats by which a reference is off on one token
 
@@ -166,7 +167,9 @@ def go_through(rank: int, num_ranks: int, config: Config, folder: Path) -> None:
     (folder / f"rank{rank}.json").write_text(json.dumps(seen))
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(
+    scope="module", params=[pytest.param(case, marks=() if case in BY_DEFAULT else pytest.mark.slow) for case in CASES]
+)
 def case(request) -> str:
     return request.param
 
