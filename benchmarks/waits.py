@@ -5,7 +5,7 @@
 
 Two kinds of work: a loop of `products` of small matrices (size x size), and `training`, steps of the tiny model's warm
 start, which is the learner's forward and backward. Ways: passive (sleep at once; what environment.py sets), short (spin 1,000
-times, some 50 us) and default (libgomp's own: spin 300,000 times, some 15 ms). Each is a process of its own, and beside it
+times, some 40 us) and default (libgomp's own: spin 300,000 times, some 8 ms). Each is a process of its own, and beside it
 two busy ones of two threads with the same way of waiting, which are halted while it works alone. All take turns, round after
 round; medians.
 """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mixed_r1_ray.config import Config
 
-# Threads of a team sleep while they wait for each other (choice). Left alone, libgomp has them spin for some 15 ms at each
+# Threads of a team sleep while they wait for each other (choice). Left alone, libgomp has them spin for some 8 ms at each
 # barrier, libomp for 200, on cores that other processes want: docs/benchmarks.md.
 WAITS = {"OMP_WAIT_POLICY": "PASSIVE"}
 SAY_HOW_TO_WAIT = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")

@@ -211,7 +211,10 @@ def _set_environment(config: Config) -> None:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if config.rollout.gpus_per_worker == 0:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        os.environ["OMP_NUM_THREADS"] = str(config.rollout.threads)
+        os.environ["OMP_NUM_THREADS"] = str(config.rollout.threads)  # of its children; here OpenMP is loaded by now
+        import torch
+
+        torch.set_num_threads(config.rollout.threads)
 
 
 def _vllm_prompt(request: EngineRequest) -> dict:
