@@ -16,6 +16,7 @@ from mixed_r1_ray.algo.learning_rate import rate_of_peak
 from mixed_r1_ray.algo.objective import Objective
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.guard import Guard
+from mixed_r1_ray.policy.buffers import restore_buffers
 from mixed_r1_ray.policy.device import to_device, worker_device
 from mixed_r1_ray.policy.finite import SKIPPED, SkippedUpdates, check_policy, check_update, means_of
 from mixed_r1_ray.policy.loading import load_policy
@@ -25,6 +26,7 @@ from mixed_r1_ray.policy.minibatches import cut_minibatches
 from mixed_r1_ray.policy.outgoing import OutgoingWeights
 from mixed_r1_ray.policy.packing import PackedGroups
 from mixed_r1_ray.policy.reading import read_logprobs
+from mixed_r1_ray.policy.recomputing import recompute_layers
 from mixed_r1_ray.policy.sleeping import put_to_sleep, wake_up
 from mixed_r1_ray.policy.statistics import Mismatch, UpdateStatistics
 from mixed_r1_ray.policy.tokens import SampleKey, TokenTensors, fetch_contents
@@ -234,11 +236,10 @@ def _zero3_engine(config: Config, device: torch.device):
     zero3_for_loading = HfDeepSpeedConfig(settings)  # from_pretrained consults it for as long as it lives
     policy = load_policy(config.model, config.rollout.temperature, config.learner.freeze)
     del zero3_for_loading
+    restore_buffers(policy.model, getattr(torch, config.model.dtype))
     if config.learner.lora_rank:
         add_lora(policy.model, config.learner.lora_rank, config.learner.lora_alpha, config.run.seed)
     policy.entropy_gradient = config.algo.entropy_coef > 0
-    if config.learner.gradient_checkpointing:
-        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     learner = config.learner
     optimizer = torch.optim.AdamW(
@@ -248,6 +249,8 @@ def _zero3_engine(config: Config, device: torch.device):
     for buffer in policy.buffers():
         buffer.data = buffer.data.to(device)  # ZeRO-3 places parameters alone
     engine.eval()  # no dropout: the distribution that is trained is the one that was sampled from
+    if config.learner.gradient_checkpointing:
+        recompute_layers(policy.model)
     return engine
 
 
@@ -262,5 +265,7 @@ def _deepspeed_settings(config: Config) -> dict:
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": config.model.dtype == "bfloat16"},
+        "data_types": {"grad_accum_dtype": "fp32", "keep_in_fp32_modules": ["*"]},  # the latter: of buffers
+        "communication_data_type": "fp32",
         "steps_per_print": 10**9,
     }
