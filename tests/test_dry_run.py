@@ -94,9 +94,15 @@ def test_what_fits_one_gpu_by_turns(shown, words):
 def test_what_sleeps_lies_on_the_host():
     config = load_config(["conf=internvl_8b", *ONE])
     prints = footprints(config, read_architecture(config.model.path), 80 * GIB)
-    weights, state = 2 * 7_944_373_760, 14 * 7_640_361_472  # of what is trained, gradients and AdamW's
+    weights, state = 2 * 7_944_373_760, 12 * 7_640_361_472  # AdamW's of what is trained; its gradients are dropped
     assert prints["rollout"].host["asleep"] == prints["reference"].host["asleep"] == weights
     assert prints["learner"].host["asleep"] == weights + state
+
+
+def test_turns_are_a_phase_of_a_step_on_shared_gpus_alone(shown):
+    text = shown("conf=internvl_2b", *ONE)
+    assert seconds_of(text, "turns") > 1 and "host link" in text
+    assert "turns" not in shown("conf=internvl_8b", *EIGHT)
 
 
 def test_internvl_8b_fits_eight_gpus(shown):

@@ -157,8 +157,8 @@ class LearnerConfig:
     cpus_per_worker: NonNegative = 0.4
     #: Ranks on as few nodes as possible, or evenly over all (host memory and network for each, slower collectives).
     placement: Literal["pack", "spread"] = "pack"
-    #: Threads of a rank on a CPU.
-    threads: Count = 1
+    #: Threads of a rank on a CPU, which offload needs as well; null: its cpus_per_worker, at least one.
+    threads: Count | None = None
     #: Peak learning rate of AdamW, reached after warmup_steps.
     learning_rate: NonNegative = 1.0e-6
     #: Optimizer steps in which the learning rate rises from zero.
@@ -186,7 +186,8 @@ class LearnerConfig:
     lora_alpha: Positive = 32.0
     #: Recompute activations in the backward pass.
     gradient_checkpointing: bool = False
-    #: Keep gradients and AdamW's state in host memory, and update there: slower, for fewer or smaller GPUs.
+    #: Keep gradients and AdamW's state in host memory, and update there, with `threads` of them: slower, for fewer or
+    #: smaller GPUs. Give cpus_per_worker what the node has.
     offload: Literal["none", "optimizer"] = "none"
     #: Seconds to start, and for one update.
     start_timeout_s: Positive = 600.0

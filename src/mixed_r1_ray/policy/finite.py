@@ -16,7 +16,8 @@ import torch
 import torch.distributed as dist
 
 from mixed_r1_ray.errors import UserError
-from mixed_r1_ray.policy.state import MOMENTS, first_broken, is_finite, own_pieces
+from mixed_r1_ray.policy.adamw import MOMENTS
+from mixed_r1_ray.policy.state import first_broken, is_finite, own_pieces
 from mixed_r1_ray.runtime.checkpoints import Unusable
 from mixed_r1_ray.types import Reading
 

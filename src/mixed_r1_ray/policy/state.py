@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.policy.adamw import MOMENTS
 from mixed_r1_ray.runtime.checkpoints import Files, Unusable, seal
 
 if TYPE_CHECKING:
     from mixed_r1_ray.policy.learner import PolicyLearner
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
 MOST_RANKS = 4096  # a parameter's padding is shorter than the number of ranks that wrote it
 
 
