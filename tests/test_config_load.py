@@ -241,6 +241,18 @@ def test_a_wrong_word_is_refused_by_key_value_and_what_was_expected(word, said):
         ),
         (["algo.max_refills=2"], "algo.max_refills 2 bounds algo.dynamic_sampling, which is off"),
         (["learner.lora_rank=8", "learner.freeze=vision"], "learner.freeze vision asks for more"),
+        (
+            ["learner.schedule_steps=9"],
+            "learner.schedule_steps 9: learner.lr_scheduler constant has no end; set learner.lr_scheduler=linear or cosine",
+        ),
+        (["learner.min_lr_ratio=0.1"], "learner.min_lr_ratio 0.1: learner.lr_scheduler constant has no end"),
+        (
+            ["learner.lr_scheduler=cosine", "learner.warmup_steps=40", "run.max_steps=10", "algo.num_epochs=4"],
+            "learner.warmup_steps 40 >= learner.schedule_steps 40 = run.max_steps 10 x algo.num_minibatches 1 x "
+            "algo.num_epochs 4: nothing is left",
+        ),
+        (["learner.lr_scheduler=linear", "learner.schedule_steps=5"], "warmup_steps 5 >= learner.schedule_steps 5: nothing"),
+        (["reward.iou_dynamic_steps=9"], "reward.iou_mode continuous has no threshold that rises; set it to dynamic"),
         (["learner.lora_alpha=8"], "learner.lora_alpha 8 scales adapters, but learner.lora_rank is 0"),
     ],
 )
@@ -262,6 +274,9 @@ def test_contradictions_show_their_arithmetic(words, said):
         ["algo.rollout_correction=token", "algo.rollout_correction_mode=mask", "algo.rollout_correction_min=0.5"],
         ["algo.num_minibatches=4", "algo.num_epochs=2", "algo.rollout_correction=token", "learner.num_workers=8"],
         ["algo.old_logprobs=rollout"],
+        ["learner.lr_scheduler=cosine", "learner.min_lr_ratio=0.1", "learner.schedule_steps=6"],
+        ["learner.lr_scheduler=linear", "run.max_steps=0"],
+        ["reward.iou_mode=dynamic", "reward.iou_dynamic_steps=100"],
         ["algo.dynamic_sampling=true", "algo.max_refills=2", "algo.max_staleness=2"],
     ],
 )

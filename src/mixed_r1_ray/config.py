@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from .config_types import Bounds, Count, Fraction, Momentum, NonNegative, Positive, Whole
 
+TINY, SYNTHETIC = "tiny:", "synthetic"  # how a model's path begins, and what data is called, that a run makes itself
+
 
 @dataclass
 class ModelConfig:
@@ -93,8 +95,8 @@ class RolloutConfig:
     gpu_memory_fraction: Annotated[float, Bounds(above=0, most=1)] = 0.6
     #: Threads of an engine on a CPU.
     threads: Count = 1
-    #: Most sequences an engine decodes at once.
-    max_concurrent_sequences: Count = 256
+    #: Most sequences an engine decodes at once; null: vLLM's own for the device (H100, H200: 1024; A100, CPU: 256).
+    max_concurrent_sequences: Count | None = None
     #: How weights reach the engines: through Ray's object store; broadcast (NCCL) to engines on GPUs of their own; read
     #: by an engine where a learner on the same GPU has them (ipc); auto: the last two where they are possible.
     weight_transfer: Literal["auto", "object_store", "broadcast", "ipc"] = "auto"
@@ -119,6 +121,8 @@ class RewardConfig:
     iou_mode: Literal["continuous", "threshold", "dynamic"] = "continuous"
     #: Threshold of `iou_mode: threshold`.
     iou_threshold: Fraction = 0.5
+    #: dynamic: steps over which the threshold rises; null: run.max_steps.
+    iou_dynamic_steps: Count | None = None
     #: How BMAS joins its two directions: their arithmetic mean, or their harmonic one (f1).
     bmas_mode: Literal["mean", "f1"] = "mean"
     #: Lists in charts: the order of their elements counts.
@@ -155,15 +159,23 @@ class LearnerConfig:
     placement: Literal["pack", "spread"] = "pack"
     #: Threads of a rank on a CPU.
     threads: Count = 1
-    #: Peak learning rate of AdamW, reached after warmup_steps, constant from there.
+    #: Peak learning rate of AdamW, reached after warmup_steps.
     learning_rate: NonNegative = 1.0e-6
     #: Optimizer steps in which the learning rate rises from zero.
     warmup_steps: Whole = 0
+    #: What it does from there: stays, or falls to min_lr_ratio of its peak, in a line or as half a cosine.
+    lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
+    #: linear, cosine: what is left of the peak at the end of the schedule, and beyond it.
+    min_lr_ratio: Fraction = 0.0
+    #: linear, cosine: optimizer steps of the schedule, warm-up included; null: those of run.max_steps.
+    schedule_steps: Count | None = None
     #: AdamW's decay rates, and its weight decay.
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     weight_decay: NonNegative = 0.0
     #: Gradient norm is clipped here.
     max_grad_norm: Positive = 1.0
+    #: An update whose gradient is not finite is skipped; at so many in a row the run stops.
+    max_skipped_updates: Count = 3
     #: Most tokens (prompts once, responses once) of a microbatch.
     microbatch_tokens: Count = 8192
     #: Parts that are not trained.

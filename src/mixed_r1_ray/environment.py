@@ -1,13 +1,19 @@
-"""Environment variables that Ray, torch and vLLM read when they are imported; so they are set before any of them is."""
+"""Environment variables that OpenMP, Ray, torch and vLLM read when they are loaded; so they are set before any of them is."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from mixed_r1_ray.config import Config
+if TYPE_CHECKING:
+    from mixed_r1_ray.config import Config
 
+# Threads of a team sleep while they wait for each other (choice). Left alone, libgomp has them spin for some 15 ms at each
+# barrier, libomp for 200, on cores that other processes want: docs/benchmarks.md.
+WAITS = {"OMP_WAIT_POLICY": "PASSIVE"}
+SAY_HOW_TO_WAIT = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 # Inherited by every process of a cluster that is started here.
 LOCAL_CLUSTER = {
     # Nothing of it is reachable from outside.
@@ -22,6 +28,19 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TRANSFORMERS_VERBOSITY": "error",
 }
+
+
+def settle_waits() -> None:
+    """Sets what is not set yet. The package calls it when it is imported, so before what it imports loads OpenMP."""
+    for name, value in WAITS.items():
+        os.environ.setdefault(name, value)
+
+
+def joining(address: str) -> dict[str, Any]:
+    """Arguments of `ray.init` at a cluster that is there: its workers inherit nothing, and get torch before this package."""
+    os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a submitted job may name the same variables, as they are here
+    own = {name: os.environ[name] for name in SAY_HOW_TO_WAIT if name in os.environ}
+    return {"address": address, "runtime_env": {"env_vars": own}}
 
 
 def cluster_address(config: Config) -> str | None:

@@ -88,7 +88,8 @@ def test_the_whole_check_of_a_tiny_shape(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(list(map(str, command)), cwd=ROOT, check=True, timeout=600, env=environment)
     report = json.loads(found.read_text())
-    figures = report["figures"]["tiny"]
+    figures, engine = report["figures"]["tiny"], report["engines"]["tiny"]
+    assert (engine["device"], engine["model_runner"], engine["attention"]) == ("CPU", "V1", "CPU_ATTN")
     assert figures["parity_logprob_abs_max"] < 0.05 and figures["response_tokens"] == 2 * 4 * 16
     assert figures["generated_tokens_per_s"] > 0 and figures["plain_vllm_tokens_per_s"] > 0 and figures["sync_gb_per_s"] > 0
     assert set(report["targets_3b_on_h200"].values()) == {"not measured"} and report["versions"]["torch"]

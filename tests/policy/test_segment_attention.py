@@ -8,8 +8,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mixed_r1_ray.config import ModelConfig
 from mixed_r1_ray.policy import segment_attention
 from mixed_r1_ray.policy.group_attention import GroupAttention
+from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.policy.segment_attention import kernel_for
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
@@ -37,6 +39,18 @@ def test_flash_attention_wherever_it_can_be_had(monkeypatch, device, dtype, head
 def test_a_torch_without_flash_attention_takes_the_memory_efficient_kernel(monkeypatch):
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: False)
     assert kernel_for(CUDA, torch.bfloat16, 128) == "efficient"
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_a_loaded_policy_takes_no_slow_kernel_on_a_gpu(monkeypatch, tiny_checkpoints, has_gpu):
+    before = torch.backends.cuda.cudnn_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True), torch.backends.cuda.enable_math_sdp(True)
+        load_policy(ModelConfig(path=tiny_checkpoints["internvl"]), 1.0)
+        assert (torch.backends.cuda.cudnn_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()) == (False, not has_gpu)
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before[0]), torch.backends.cuda.enable_math_sdp(before[1])
 
 
 def scores(query, key, causal, scale):

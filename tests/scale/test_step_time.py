@@ -72,6 +72,8 @@ def test_generation_is_bound_by_memory_where_that_is_slower():
 def test_the_batch_is_what_samples_limit_and_cache_allow():
     assert model().batch() == 6  # 12 samples on 2 engines
     assert model("rollout.max_concurrent_sequences=4").batch() == 4
+    many = ["rollout.prompts_per_step=1200", "rollout.group_size=4"]  # 2,400 on each engine
+    assert model(*many, device=DEVICES["H100"]).batch() == 1024 and model(*many, device=DEVICES["A100"]).batch() == 256
     a_sequence = (8 / 2 + 10) * 16  # half of the prompt, the response; 16 bytes a token
     assert model(layout=Layout(cache_bytes=3 * a_sequence)).batch() == 3
 

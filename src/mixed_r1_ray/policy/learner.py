@@ -6,17 +6,18 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from statistics import fmean
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 from mixed_r1_ray.algo.aggregation import BatchSize
+from mixed_r1_ray.algo.learning_rate import rate_of_peak
 from mixed_r1_ray.algo.objective import Objective
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.policy.device import to_device, worker_device
+from mixed_r1_ray.policy.finite import SKIPPED, SkippedUpdates, check_policy, check_update, means_of
 from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.policy.lora import add_lora, adapters_off
 from mixed_r1_ray.policy.microbatches import Microbatch, plan_microbatches
@@ -27,6 +28,7 @@ from mixed_r1_ray.policy.reading import read_logprobs
 from mixed_r1_ray.policy.sleeping import put_to_sleep, wake_up
 from mixed_r1_ray.policy.statistics import Mismatch, UpdateStatistics
 from mixed_r1_ray.policy.tokens import SampleKey, TokenTensors, fetch_contents
+from mixed_r1_ray.schedules import learning_rate_steps
 from mixed_r1_ray.types import GroupInfo, PromptInputs, Reading, TrainBatch
 
 
@@ -54,13 +56,15 @@ class PolicyLearner:
         self.adapter = self.policy.adapter
         self.objective = Objective(config.algo)
         self.guard = Guard.from_config(config)
+        self.skipped = SkippedUpdates(config.learner.max_skipped_updates)
         self._create_optimizer_state()
         self.outgoing = OutgoingWeights(self.policy.model, self.rank, self.device)
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
         """The optimizer steps of one global batch. Returns metrics, means over the steps, the same on every rank.
 
-        Raises NumericsError, before anything is changed, where engine and trainer disagree beyond the threshold.
+        Raises NumericsError, before anything is changed, where engine and trainer disagree beyond the threshold, and
+        UserError where the new weights are not finite or their answers are not (policy/finite.py).
         """
         algo = self.config.algo
         minibatches = cut_minibatches(batch, algo.num_minibatches, algo.num_epochs, self.config.run.seed)
@@ -75,9 +79,9 @@ class PolicyLearner:
             metrics = statistics.reduce().metrics(minibatch)
             if not updates and batch.step == 1:
                 self.guard.check_initial_kl(metrics.get("kl/reference", 0.0))
-            updates.append(metrics | self._step())
-        means = {name: fmean(update[name] for update in updates) for name in updates[0]}
-        return means | mismatch.metrics() | {"updates": len(updates)}
+            updates.append(metrics | self._step(batch.step))
+        check_policy(self, batch.step)
+        return means_of(updates) | mismatch.metrics()
 
     def _old_logprobs(self, batch: TrainBatch) -> tuple[dict[SampleKey, torch.Tensor], Mismatch]:
         """Log-probabilities of the whole batch under the weights as they are, and how far the engine's are from them.
@@ -136,13 +140,18 @@ class PolicyLearner:
         tokens = [to_device(TokenTensors.of(microbatch, batch, contents), self.device) for microbatch in plan]
         return list(zip(plan, tokens, strict=True))
 
-    def _step(self) -> dict[str, float]:
-        """Applies the gradient."""
+    def _step(self, step: int) -> dict[str, float]:
+        """Applies the gradient; where it is not finite, DeepSpeed leaves all as it was."""
         self._set_learning_rate(self.optimizer_steps() + 1)
         self.engine.step()
+        skipped = not self.engine.was_step_applied()
+        self.skipped.note(step, skipped)
+        if not skipped:
+            check_update(self, step)
         return {
             "grad_norm": float(self.engine.get_global_grad_norm()),
             "learning_rate": self.engine.optimizer.param_groups[0]["lr"],
+            SKIPPED: int(skipped),
         }
 
     def _with_reference(self, tokens: TokenTensors, packed: PackedGroups) -> TokenTensors:
@@ -188,10 +197,10 @@ class PolicyLearner:
 
     def _set_learning_rate(self, update: int) -> None:
         """That of the optimizer step with this number, from 1."""
-        learner = self.config.learner
-        warmup = min(1.0, update / learner.warmup_steps) if learner.warmup_steps else 1.0
+        learner, steps = self.config.learner, learning_rate_steps(self.config)
+        part = rate_of_peak(update, learner.lr_scheduler, learner.warmup_steps, steps, learner.min_lr_ratio)
         for group in self.engine.optimizer.param_groups:
-            group["lr"] = learner.learning_rate * warmup
+            group["lr"] = learner.learning_rate * part
 
 
 def _join(rendezvous: Rendezvous, device: torch.device, timeout_s: float) -> None:

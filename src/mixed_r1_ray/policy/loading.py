@@ -8,6 +8,7 @@ from mixed_r1_ray.config import ModelConfig
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.policy import group_attention
 from mixed_r1_ray.policy.logprobs import PolicyModel
+from mixed_r1_ray.policy.segment_attention import refuse_slow_kernels
 from mixed_r1_ray.vlm.base import VLMAdapter
 from mixed_r1_ray.vlm.families import load_adapter
 
@@ -21,6 +22,7 @@ def load_policy(config: ModelConfig, temperature: float, freeze: str = "none") -
     from transformers import AutoModelForImageTextToText
 
     adapter = load_adapter(config)
+    refuse_slow_kernels()
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
             config.path,

@@ -38,6 +38,16 @@ def _has_flash(device: torch.device) -> bool:
     return torch.backends.cuda.is_flash_attention_available() and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
+def refuse_slow_kernels() -> None:
+    """For what still goes through torch's own choice, a tower without windows: an error rather than a slow kernel.
+
+    cuDNN's plans anew for every shape; the unfused one holds all scores in float32. A CPU has its own order.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    if torch.cuda.is_available():
+        torch.backends.cuda.enable_math_sdp(False)
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float) -> tuple[Tensor, Tensor]:
     """query (L, H, D); key, value (K, Hk, D), Hk a divisor of H -> outputs (L, H, D), log-sum-exps (H, L).
 

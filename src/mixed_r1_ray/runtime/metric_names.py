@@ -23,6 +23,7 @@ METRICS: dict[str, str] = {
     "kl/reference": "mean KL(policy || reference) a token, k3 estimate, nats",
     "kl/old": "mean KL(old policy || policy) a token, k3 estimate, nats",
     "updates": "optimizer steps on the batch; what the learner reports is their mean",
+    "updates/skipped": "of these, skipped since their gradient was not finite; the means are without them",
     "loss/policy": "policy loss of the update, corrected, without KL term and entropy bonus",
     "entropy": "mean entropy of the policy a token, nats",
     "grad_norm": "norm of the gradient before clipping",

@@ -9,7 +9,7 @@ from ..cluster_plan import has_reference_worker
 from ..config import Config
 from ..sync.ways import chosen_way
 from .architecture import Architecture
-from .hardware import Device, Efficiency, HostRates
+from .hardware import Device, Efficiency, HostRates, engine_sequences
 from .memory import BYTES, PackedRow
 from .operations import decode_bytes, decode_flops, forward_flops, vision_flops
 from .workload import Workload
@@ -74,7 +74,8 @@ class StepModel:
         mine = work.samples / rollout.num_workers
         cached = work.prompt_tokens / work.group_size + work.response_tokens  # the group shares its prompt
         room = self.layout.cache_bytes / (cached * self.architecture.language.kv_bytes(self.number))
-        return max(1.0, min(mine, rollout.max_concurrent_sequences, room or mine))
+        own = engine_sequences(self.device.name, self.device.memory if rollout.gpus_per_worker else 0)
+        return max(1.0, min(mine, rollout.max_concurrent_sequences or own, room or mine))
 
     def decode_step(self, batch: float) -> dict[str, float]:
         """Seconds of one decode step by limit; the larger of the first two counts, and the overhead."""
