@@ -35,6 +35,7 @@ QUESTIONS = (
     "Write a dialogue between a teacher and a student about the moon.",
 )
 SAMPLES = {"bfloat16": 4, "float32": 1}  # answers to each question
+FAULTY = 2  # answers to the first question that are read with faults
 RATES = (1e-6, 1e-5, 1e-4)  # of the update that an engine has missed
 LEARNED = 256  # tokens of each answer that this update learns from
 PROOF_RUNS, PROOF_RUN, DRAWS = 8, 16, 10_000  # a proof: answers, tokens of each; proofs drawn
@@ -47,6 +48,13 @@ class Answers:
     prompt_ids: np.ndarray
     tokens: np.ndarray
     engine: np.ndarray
+
+    def first(self, number: int) -> Answers:
+        return Answers(self.prompt_ids, self.tokens[:number], self.engine[:number])
+
+    def positions(self) -> np.ndarray:
+        """In its sequence, of each token of an answer, (T,)."""
+        return len(self.prompt_ids) + np.arange(self.tokens.shape[1])
 
 
 def main() -> None:
@@ -93,7 +101,8 @@ class Study:
         self._policy = None
 
     def by_position(self) -> dict[str, dict]:
-        found, positions = self._differences("as it is", range(len(QUESTIONS))), self._positions(range(len(QUESTIONS)))
+        found = self._differences()
+        positions = np.concatenate([np.tile(each.positions(), len(each.tokens)) for each in self.answers])
         bands = {}
         for start in range(0, self.positions, BAND):
             of = (positions >= start) & (positions < start + BAND)
@@ -102,32 +111,32 @@ class Study:
         return bands | {"all": figures_of(found)}
 
     def faults(self) -> dict[str, dict]:
-        """Of the first question's answers, the trainer at fault: all of its tokens, and the last band's."""
-        last = self._positions([0]) >= self.positions - BAND
-        found = {name: self._differences(name, [0]) for name in ("as it is", *faults())}
+        """Of FAULTY answers, the trainer at fault: all of their tokens, and the last band's."""
+        answers = self.answers[0].first(FAULTY)
+        last = np.tile(answers.positions() >= self.positions - BAND, FAULTY)
+        found = {
+            name: (self._trainer(name, 0)[:FAULTY] - answers.engine).astype(np.float64).ravel()
+            for name in ("as it is", *faults())
+        }
         return {name: {"all": figures_of(each), "last": figures_of(each[last])} for name, each in found.items()}
 
     def proofs(self) -> dict[str, float]:
         """Means of as many tokens as a start-up proof has, in runs of as many as its answers have."""
-        found, random = np.abs(self._differences("as it is", range(len(QUESTIONS)))), np.random.default_rng(0)
+        found, random = np.abs(self._differences()), np.random.default_rng(0)
         runs = found[: len(found) // PROOF_RUN * PROOF_RUN].reshape(-1, PROOF_RUN).mean(1)
         means = runs[random.integers(0, len(runs), (DRAWS, PROOF_RUNS))].mean(1)
         return {"tokens": PROOF_RUNS * PROOF_RUN, "drawn": DRAWS, "median": np.median(means), "largest": means.max()}
 
-    def _differences(self, reading: str, questions) -> np.ndarray:
-        """Trainer minus engine on every token of these questions' answers, one behind the other."""
-        parts = []
-        for number in questions:
-            kept = f"read-{reading.replace(' ', '-')}-{number}"
-            answers = self.answers[number]
-            trainer = self._kept(kept, lambda: {"logprobs": self._read(reading, answers)})["logprobs"]
-            parts.append((trainer - answers.engine).ravel())
-        return np.concatenate(parts).astype(np.float64)
+    def _differences(self) -> np.ndarray:
+        """Trainer minus engine on every token, question by question, answer by answer."""
+        found = [(self._trainer("as it is", i) - each.engine).ravel() for i, each in enumerate(self.answers)]
+        return np.concatenate(found).astype(np.float64)
 
-    def _positions(self, questions) -> np.ndarray:
-        """In its sequence, of each token that `_differences` has."""
-        all_of = [(self.answers[number].tokens.shape, len(self.answers[number].prompt_ids)) for number in questions]
-        return np.concatenate([np.tile(start + np.arange(length), count) for (count, length), start in all_of])
+    def _trainer(self, reading: str, question: int) -> np.ndarray:
+        """Its log-probabilities, (samples, T), of all answers to a question, or where it is at fault of FAULTY."""
+        answers = self.answers[question] if reading == "as it is" else self.answers[question].first(FAULTY)
+        name = f"read-{reading.replace(' ', '-')}-{question}"
+        return self._kept(name, lambda: {"logprobs": self._read(reading, answers)})["logprobs"]
 
     def _answers(self) -> list[Answers]:
         arrays = self._kept("sampled", lambda: sample(self.config, self.positions, SAMPLES[self.dtype]))
