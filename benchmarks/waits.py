@@ -1,13 +1,12 @@
-"""What work on two threads takes, alone and beside other work, by what its threads do while they wait for each other.
+"""What work on two threads takes, alone and beside other work, by how long its threads spin before they sleep.
 
-    python benchmarks/waits.py                         2 minutes; nothing else may run, and it says what did
-    python benchmarks/waits.py rounds=9 size=256 ways=passive,short,default
+    python benchmarks/waits.py                         3 minutes; nothing else may run, and it says what did
+    python benchmarks/waits.py rounds=9 size=256 spins=0,300,1000,3000,300000
 
 Two kinds of work: a loop of `products` of small matrices (size x size), and `training`, steps of the tiny model's warm
-start, which is the learner's forward and backward. Ways: passive (sleep at once; what environment.py sets), short (spin 1,000
-times, some 40 us) and default (libgomp's own: spin 300,000 times, some 8 ms). Each is a process of its own, and beside it
-two busy ones of two threads with the same way of waiting, which are halted while it works alone. All take turns, round after
-round; medians.
+start, which is the learner's forward and backward. spins: of GOMP_SPINCOUNT, at each barrier; 1,000 take some 40 us; a run has
+what environment.py says, and libgomp's own is 300,000. Each is a process of its own, and beside it two busy ones of two
+threads that wait in the same way, which are halted while it works alone. All take turns, round after round; medians.
 """
 
 from __future__ import annotations
@@ -25,43 +24,44 @@ import psutil
 from paired import print_head, print_row
 from process import Process
 
-SPINS = {"passive": 0, "short": 1000, "default": 300_000}  # at a barrier; torch brings libgomp
+SPINS = "0,300,300000"  # not at all, environment.py's, libgomp's
 THREADS = 2
 BUSY = 2
 PRODUCTS, TRAINING = "products", "training"
-SECONDS_ALONE = 0.4  # of products, about
+SECONDS_ALONE = 0.25  # of products, about
 PICTURES = 16  # of a training step: one forward of the warm start
 
 
 def main(arguments: list[str]) -> None:
     settings = dict(argument.split("=", 1) for argument in arguments)
     rounds, size = int(settings.pop("rounds", 5)), int(settings.pop("size", 512))
-    ways = settings.pop("ways", "passive,default").split(",")
-    if settings or not set(ways) <= SPINS.keys():
+    spins = settings.pop("spins", SPINS).split(",")
+    if settings or not all(map(str.isdigit, spins)):
         raise SystemExit(__doc__)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         data = _few_pictures(Path(folder))
-        sides = {way: _Side(stack, way, size, folder, data) for way in ways}
-        taken = {(kind, way): [] for kind in (PRODUCTS, TRAINING) for way in ways}
-        for _ in range(rounds):
-            for kind, way in taken:
-                taken[kind, way].append((sides[way].alone(kind), sides[way].beside(kind)))
-    _print_table(taken, ways)
+        sides = {count: _Side(stack, count, size, folder, data) for count in spins}
+        taken = {(kind, count): [] for kind in (PRODUCTS, TRAINING) for count in spins}
+        for number in range(1, rounds + 1):
+            for kind, count in taken:
+                taken[kind, count].append((sides[count].alone(kind), sides[count].beside(kind)))
+            print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+    _print_table(taken, spins[-1])
     elsewhere = median(other for rows in taken.values() for (_, other), _ in rows)
     print(f"\nof the processors, other processes had {elsewhere:.1%} while a side worked alone; medians of {rounds} rounds")
 
 
 class _Side:
-    """A way of waiting: a process for each kind of work, and the busy ones beside it."""
+    """One way of waiting: a process for each kind of work, and the busy ones beside it."""
 
-    def __init__(self, stack: ExitStack, way: str, size: int, folder: str, data: str):
+    def __init__(self, stack: ExitStack, spins: str, size: int, folder: str, data: str):
         def start(serve: Callable, *more: object) -> Process:
-            environment = {"GOMP_SPINCOUNT": str(SPINS[way]), "OMP_NUM_THREADS": str(THREADS)}
+            environment = {"GOMP_SPINCOUNT": spins, "OMP_NUM_THREADS": str(THREADS)}
             return stack.enter_context(Process(serve, *more, environment=environment))
 
         self.workers = {
             PRODUCTS: start(serve_products, size),
-            TRAINING: start(serve_training, f"{folder}/{way}", data),
+            TRAINING: start(serve_training, f"{folder}/{spins}", data),
         }
         self.count = max(1, round(SECONDS_ALONE / self.workers[PRODUCTS].ready))
         self.busy = [start(serve_for_ever, size) for _ in range(BUSY)]
@@ -159,14 +159,15 @@ def _few_pictures(folder: Path) -> str:
     return str(path)
 
 
-def _print_table(taken: dict[tuple[str, str], list], ways: list[str]) -> None:
-    """One row a kind of work and way; "idle cost" is against the last of `ways`."""
-    print_head("work", "waits", "alone, ms", "beside, ms", "beside / alone", f"alone / {ways[-1]} alone")
-    for (kind, way), rows in taken.items():
+def _print_table(taken: dict[tuple[str, str], list], last: str) -> None:
+    """A row for each kind of work and count. last: of the counts, the one that the others are held against."""
+    print_head("work", "spins", "alone, ms", "beside, ms", "beside / alone", f"alone / alone at {last}")
+    for (kind, count), rows in taken.items():
         alone, beside = median(seconds for (seconds, _), _ in rows), median(seconds for _, seconds in rows)
-        against = median(seconds / last for ((seconds, _), _), ((last, _), _) in zip(rows, taken[kind, ways[-1]], strict=True))
-        count = f"{alone * 1e3:.1f}", f"{beside * 1e3:.1f}"
-        print_row(kind, way, *count, f"**{beside / alone:.2f}**", f"{against:.3f}")
+        pairs = zip(rows, taken[kind, last], strict=True)
+        against = median(seconds / at_last for ((seconds, _), _), ((at_last, _), _) in pairs)
+        times = f"{alone * 1e3:.1f}", f"{beside * 1e3:.1f}"
+        print_row(kind, f"{int(count):,}", *times, f"**{beside / alone:.2f}**", f"{against:.3f}")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mixed_r1_ray.config import Config
 
-# Threads of a team sleep while they wait for each other (choice). Left alone, libgomp has them spin for some 8 ms at each
-# barrier, libomp for 200, on cores that other processes want: docs/benchmarks.md.
-WAITS = {"OMP_WAIT_POLICY": "PASSIVE"}
-SAY_HOW_TO_WAIT = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+# How threads of an OpenMP team wait for each other (choice): they spin 300 times, some 10 us, and sleep. Left alone, libgomp
+# (torch's) spins for some 8 ms at each barrier, and libomp for 200, on cores that others want: docs/benchmarks.md.
+WAITS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "300"}
+SAY_HOW_TO_WAIT = (*WAITS, "KMP_BLOCKTIME")
 # Inherited by every process of a cluster that is started here.
 LOCAL_CLUSTER = {
     # Nothing of it is reachable from outside.
@@ -31,9 +31,9 @@ QUIET = {
 
 
 def settle_waits() -> None:
-    """Sets what is not set yet. The package calls it when it is imported, so before what it imports loads OpenMP."""
-    for name, value in WAITS.items():
-        os.environ.setdefault(name, value)
+    """Sets it, unless the user says how to wait. The package calls it when it is imported, so before it loads OpenMP."""
+    if not any(name in os.environ for name in SAY_HOW_TO_WAIT):
+        os.environ.update(WAITS)
 
 
 def joining(address: str) -> dict[str, Any]:

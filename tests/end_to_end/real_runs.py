@@ -52,7 +52,7 @@ class RealRun:
     mark: str
     started: float = field(default_factory=time.monotonic)
     listened_at: set[str] = field(default_factory=set)  # while it ran, where a fixture looked
-    waited_by: dict[str, str | None] = field(default_factory=dict)  # likewise
+    waits: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)  # likewise
 
     @property
     def output(self) -> str:
@@ -112,7 +112,7 @@ class RealRun:
             if connection.status == psutil.CONN_LISTEN and connection.pid in mine
         }
 
-    def openmp_waits(self) -> dict[str, str | None]:
+    def openmp_waits(self) -> dict[str, tuple[str | None, str | None]]:
         """As below, of all but the driver, which sets it after its start."""
         return openmp_waits(pid for pid in self.processes() if pid != self.process.pid)
 
@@ -168,7 +168,7 @@ def start_run(
 
 def run_environment(mark: str) -> dict[str, str]:
     """This process's environment without what would change a run, and with the mark."""
-    left_out = ("RAY_ADDRESS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+    left_out = ("RAY_ADDRESS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     inherited = {name: value for name, value in os.environ.items() if name not in left_out}
     path = os.pathsep.join(filter(None, (str(ROOT / "src"), os.environ.get("PYTHONPATH"))))
     return inherited | {MARK: mark, "PYTHONPATH": path}
@@ -187,15 +187,18 @@ def marked_processes(mark: str) -> dict[int, str]:
     return found
 
 
-def openmp_waits(pids: Iterable[int]) -> dict[str, str | None]:
-    """OMP_WAIT_POLICY as each of these processes that has loaded OpenMP was started with it, by command line and pid."""
+def openmp_waits(pids: Iterable[int]) -> dict[str, tuple[str | None, str | None]]:
+    """OMP_WAIT_POLICY and GOMP_SPINCOUNT as each of these processes that has loaded OpenMP was started with them.
+
+    By command line and pid.
+    """
     found = {}
     for folder in (Path("/proc") / str(pid) for pid in pids):
         try:
             command, environ = ((folder / name).read_text().split("\0") for name in ("cmdline", "environ"))
             if "libgomp" in (folder / "maps").read_text():
                 values = dict(entry.split("=", 1) for entry in environ if "=" in entry)
-                found[f"{' '.join(command)}{folder.name}"] = values.get("OMP_WAIT_POLICY")
+                found[f"{' '.join(command)}{folder.name}"] = values.get("OMP_WAIT_POLICY"), values.get("GOMP_SPINCOUNT")
         except OSError:  # ended meanwhile
             continue
     return found
