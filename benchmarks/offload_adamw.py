@@ -3,9 +3,9 @@
     python benchmarks/offload_adamw.py                          100 M float32 parameters, 1 and 2 threads
     python benchmarks/offload_adamw.py millions=50 threads=4 rounds=3
 
-The ways take turns, round by round; rates are medians, ratios are to torch's loop on one thread, which is what offloading
-did at first. DeepSpeed's is compiled for this processor at its first use (a C++ compiler and ninja); where it cannot be, it
-is left out. All start from the same numbers; how far their weights are apart at the end is printed, too.
+The ways take turns, round by round; rates are medians, ratios are to torch's loop on one thread. DeepSpeed's is compiled
+at its first use (it wants a C++ compiler and ninja, and a minute or more); where it cannot be, it is left out. All start
+from the same numbers; how far their weights are apart at the end is printed as well.
 """
 
 from __future__ import annotations
@@ -57,11 +57,13 @@ def ways_of(weights: torch.Tensor, threads: int) -> list[Way]:
     ways = []
     for name, make in makers.items():
         for number in sorted({1, threads}):
+            begun = time.perf_counter()
             try:
                 ways.append(Way(name, number, make, weights))
             except Exception as error:  # whatever keeps a compiler from working
                 print(f"{name}: left out, {str(error).splitlines()[0]}")
                 break
+            print(f"{name}, {number} threads: made in {time.perf_counter() - begun:.1f} s")
     return ways
 
 
@@ -81,7 +83,7 @@ def main(arguments: list[str]) -> None:
             way.update(gradient)
     rates = {(way.name, way.threads): numbers / median(way.seconds) for way in ways}
     first = rates["torch, loop", 1]
-    print(f"AdamW, {numbers / 1e6:.0f} M float32 parameters in host memory, torch {torch.__version__}\n")
+    print(f"\nAdamW, {numbers / 1e6:.0f} M float32 parameters in host memory, torch {torch.__version__}\n")
     print("| way | threads | M parameters/s | ratio to the loop on one thread | GB/s at 28 bytes a parameter |")
     print("|---|---|---|---|---|")
     for (name, threads), rate in rates.items():

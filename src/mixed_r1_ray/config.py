@@ -186,8 +186,7 @@ class LearnerConfig:
     lora_alpha: Positive = 32.0
     #: Recompute activations in the backward pass.
     gradient_checkpointing: bool = False
-    #: Keep gradients and AdamW's state in host memory, and update there, with `threads` of them: slower, for fewer or
-    #: smaller GPUs. Give cpus_per_worker what the node has.
+    #: Keep gradients and AdamW's state in host memory, and update there, on all `threads`: slower, for fewer or smaller GPUs.
     offload: Literal["none", "optimizer"] = "none"
     #: Seconds to start, and for one update.
     start_timeout_s: Positive = 600.0

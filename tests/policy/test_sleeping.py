@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,6 +70,8 @@ def _take_turns(config: Config, address: str, answers) -> None:
                 "held": learner.host.num_bytes,
                 "buffers": sorted(buffers),
                 "left": sum(left.values()) if not zero3.offload_optimizer else 0,
+                "fused": zero3.optimizer.param_groups[0]["fused"],
+                "threads": torch.get_num_threads(),
                 "moved": float((before[-1] - last).abs().max()),
             }
         )
@@ -80,6 +83,7 @@ def test_ten_turns_of_a_real_rank(tmp_path, offload):
     save_tiny(tmp_path / "model", "internvl", ["what is it?"])
     words = [f"model.path={tmp_path / 'model'}", "model.dtype=bfloat16", "learner.freeze=vision"]
     config = load_config(["conf=quickstart", *words, f"learner.offload={offload}", "learner.learning_rate=0.01"])
+    config = replace(config, learner=replace(config.learner, cpus_per_worker=2.0, threads=None))
     spawn = multiprocessing.get_context("spawn")
     answers = spawn.Queue()
     process = spawn.Process(target=_take_turns, args=(config, f"file://{tmp_path}/rendezvous", answers))
@@ -96,5 +100,6 @@ def test_ten_turns_of_a_real_rank(tmp_path, offload):
     for turn in turns:
         assert turn["same"] and turn["shared"] and turn["moved"] > 0
         assert turn["held"] == kept == planned and turn["buffers"] == turns[0]["buffers"]
+        assert turn["fused"] and turn["threads"] == 2
         assert turn["left"] < 1000  # bytes: what is no parameter
         assert turn["gradients"] == 0 or offload == "optimizer"

@@ -16,7 +16,7 @@ class HostCopy:
 
     Tensors stay the objects that they are: their storages are emptied and later filled again. So views of them, and
     tensors that share a storage, are right afterwards, whoever holds them, and a storage is copied once. Until
-    `bring_back` none of them may be read.
+    `bring_back` none of them may be read: there is nothing behind them, and the process would crash.
     """
 
     def __init__(self, device: torch.device):
