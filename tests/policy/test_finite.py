@@ -35,7 +35,7 @@ def configured(checkpoint: str, dtype: str, offload: str) -> Config:
         model=ModelConfig(path=checkpoint, dtype=dtype),
         rollout=RolloutConfig(max_new_tokens=16),
         algo=AlgoConfig(beta=0.04, kl_estimator="k2"),
-        guard=GuardConfig(max_logprob_mismatch=100.0),
+        guard=GuardConfig(max_logprob_mismatch=100.0, max_mean_mismatch=100.0, max_quantile_mismatch=100.0),
         learner=LearnerConfig(
             learning_rate=RATE,
             warmup_steps=WARMUP,
