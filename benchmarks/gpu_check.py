@@ -42,6 +42,7 @@ MOST_STEPS = 4
 STEPS_SHARE = 0.6  # of a shape's time; the rest is for plain vLLM
 PLAIN_NEEDS_S = 60.0
 PIXELS = 448**2
+HEAD_SIZE = 128  # of the published shapes
 PROMPTS_PER_TYPE = 64
 COPIES, COPIED_BYTES = 10, {"cuda": 4 * GIB, "cpu": 2**28}
 ENGINE_BYTES = 48 * GIB  # on a card of any size, so that the target of 80 GiB means something on a larger one
@@ -183,15 +184,21 @@ def copied_bytes_per_s(device: torch.device) -> float:
 
 
 def hardware() -> dict[str, object]:
+    """What it is, and the kernel of the trainer's attention there; engines say theirs themselves."""
     import platform
 
     import torch
 
-    if not torch.cuda.is_available():
-        return {"name": f"CPU {platform.machine()}", "cores": os.cpu_count()}
+    from mixed_r1_ray.policy.segment_attention import KERNEL_NAMES, kernel_for
+
+    has_gpu = torch.cuda.is_available()
+    kernel = kernel_for(torch.device("cuda", 0) if has_gpu else torch.device("cpu"), torch.bfloat16, HEAD_SIZE)
+    attention = {"trainer_attention": KERNEL_NAMES[kernel]}
+    if not has_gpu:
+        return {"name": f"CPU {platform.machine()}", "cores": os.cpu_count()} | attention
     card = torch.cuda.get_device_properties(0)
     memory, driver = round(card.total_memory / GIB, 1), nvidia_driver()
-    return {"name": card.name, "memory_gib": memory, "cuda": torch.version.cuda, "driver": driver}
+    return {"name": card.name, "memory_gib": memory, "cuda": torch.version.cuda, "driver": driver} | attention
 
 
 def report(device: dict[str, object], engines: dict[str, EngineFacts], found: dict[str, dict], seconds: float) -> dict:
