@@ -8,8 +8,7 @@ steps: measured ones. trl_threads (all cores) and trl_microbatch (64 samples) tu
 
 Needs `pip install trl==1.16.0`. Same checkpoint, prompts in the same order, groups of 8, temperature 1, KL weight 0.04,
 float32, rewards, optimizer settings; each side may use every core. The sides take turns, step by step. The ratio is that
-of their median step times. Where the machine has other work as well, look at CPU seconds, with trl_threads=1: threads
-that wait for each other spin.
+of their median step times. Where the machine has other work as well, look at CPU seconds.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,17 +29,20 @@ from process import Process
 from random_checkpoint import SHAPES, save_random
 
 from mixed_r1_ray.data.synthetic import build_quickstart_data
-from mixed_r1_ray.runtime.provenance import git_revision, package_versions
+from mixed_r1_ray.runtime.provenance import git_revision, nvidia_driver, package_versions
 from mixed_r1_ray.scale.hardware import DEVICES, GIB
 
 if TYPE_CHECKING:
     import torch
+
+    from mixed_r1_ray.types import EngineFacts
 
 WARM_UP_STEPS = 1
 MOST_STEPS = 4
 STEPS_SHARE = 0.6  # of a shape's time; the rest is for plain vLLM
 PLAIN_NEEDS_S = 60.0
 PIXELS = 448**2
+HEAD_SIZE = 128  # of the published shapes
 PROMPTS_PER_TYPE = 64
 COPIES, COPIED_BYTES = 10, {"cuda": 4 * GIB, "cpu": 2**28}
 ENGINE_BYTES = 48 * GIB  # on a card of any size, so that the target of 80 GiB means something on a larger one
@@ -75,22 +79,24 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="any key of the configuration")
     options = parser.parse_args()
     begun, device = time.monotonic(), hardware()
+    print(", ".join(f"{name} {value}" for name, value in device.items()))
     path = options.json or Path("benchmarks/results") / f"gpu_check-{device['name'].replace(' ', '_')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict] = {}
+    engines: dict[str, EngineFacts] = {}
     for number, shape in enumerate(options.shapes, start=1):
         until = begun + 60 * options.minutes * number / len(options.shapes)
         if time.monotonic() > until:
             print(f"no time left for {shape}: give more --minutes")
             continue
-        found[shape] = check(shape, options.work, options.settings, until)
+        found[shape], engines[shape] = check(shape, options.work, options.settings, until)
         print_report(shape, found[shape])
-        path.write_text(json.dumps(report(device, found, time.monotonic() - begun), indent=1) + "\n")
+        path.write_text(json.dumps(report(device, engines, found, time.monotonic() - begun), indent=1) + "\n")
         print(f"\nwritten: {path}")
 
 
-def check(shape: str, work: Path, settings: list[str], until: float) -> dict[str, float]:
-    """The figures of one shape. until: when it should be done, by the monotonic clock."""
+def check(shape: str, work: Path, settings: list[str], until: float) -> tuple[dict[str, float], EngineFacts]:
+    """The figures of one shape, and what its engine is. until: when it should be done, by the monotonic clock."""
     import torch
 
     from mixed_r1_ray.scale.architecture import read_architecture
@@ -98,6 +104,7 @@ def check(shape: str, work: Path, settings: list[str], until: float) -> dict[str
     begun, folder = time.monotonic(), checkpoint(shape, work)
     config = benchmark_config([*run_settings(folder, work), *settings])
     with started_loop(config) as loop:
+        engine = loop.engine_facts()
         steps = measured_steps(loop, stop=begun + STEPS_SHARE * (until - begun))
         last, config, train_data = len(steps), loop.config, loop.splits["train"]
         first, rows = loop.rows(1), loop.rows(last)
@@ -119,7 +126,7 @@ def check(shape: str, work: Path, settings: list[str], until: float) -> dict[str
         figures["generation_relative_to_plain_vllm"] = figures["generated_tokens_per_s"] * seconds / tokens
     else:
         print(f"{shape}: no time left for plain vLLM")
-    return figures
+    return figures, engine
 
 
 def checkpoint(shape: str, work: Path) -> Path:
@@ -177,24 +184,32 @@ def copied_bytes_per_s(device: torch.device) -> float:
 
 
 def hardware() -> dict[str, object]:
+    """What it is, and the kernel of the trainer's attention there; engines say theirs themselves."""
     import platform
 
     import torch
 
-    if not torch.cuda.is_available():
-        return {"name": f"CPU {platform.machine()}", "cores": os.cpu_count()}
+    from mixed_r1_ray.policy.segment_attention import KERNEL_NAMES, kernel_for
+
+    has_gpu = torch.cuda.is_available()
+    kernel = kernel_for(torch.device("cuda", 0) if has_gpu else torch.device("cpu"), torch.bfloat16, HEAD_SIZE)
+    attention = {"trainer_attention": KERNEL_NAMES[kernel]}
+    if not has_gpu:
+        return {"name": f"CPU {platform.machine()}", "cores": os.cpu_count()} | attention
     card = torch.cuda.get_device_properties(0)
-    return {"name": card.name, "memory_gib": round(card.total_memory / GIB, 1), "cuda": torch.version.cuda}
+    memory, driver = round(card.total_memory / GIB, 1), nvidia_driver()
+    return {"name": card.name, "memory_gib": memory, "cuda": torch.version.cuda, "driver": driver} | attention
 
 
-def report(device: dict[str, object], found: dict[str, dict], seconds: float) -> dict:
-    """What is written: figures by shape, and how those of a 3B stand to the targets."""
+def report(device: dict[str, object], engines: dict[str, EngineFacts], found: dict[str, dict], seconds: float) -> dict:
+    """What is written: what the engines are and figures, by shape, and how those of a 3B stand to the targets."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "revision": git_revision(),
         "hardware": device,
         "versions": package_versions(),
         "seconds": round(seconds, 1),
+        "engines": {shape: asdict(facts) for shape, facts in engines.items()},
         "figures": found,
         "targets_3b_on_h200": verdicts(found.get(TARGET_SHAPE, {})),
     }

@@ -78,7 +78,10 @@ def figures_of(
     turns = {name for step in steps for name in step.metrics if name.startswith("memory/peak_")}
     peaks = {name.replace("/", "_"): max(step.metrics.get(name, 0.0) for step in steps) for name in sorted(turns)}
     figures = {
-        "parity_logprob_abs_max": max(step.metrics["mismatch/logprob_abs_max"] for step in steps),
+        **{
+            f"parity_logprob_abs_{name}": max(step.metrics[f"mismatch/logprob_abs_{name}"] for step in steps)
+            for name in ("mean", "q999", "max")
+        },
         "parity_kl": mean["mismatch/kl"],
         "step_s": step_s,
         **{f"{phase}_s": mean[f"time/{phase}_s"] for phase in (*phases, "sync", "reference", "reward", "idle")},

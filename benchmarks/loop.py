@@ -12,6 +12,7 @@ import psutil
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.config_load import load_config
 from mixed_r1_ray.environment import prepare_environment
+from mixed_r1_ray.types import EngineFacts
 
 QUIET = ["conf=quickstart", "data.eval=null", "run.dir=runs/benchmarks", "run.resume=overwrite"]
 
@@ -51,6 +52,13 @@ class Loop:
     def checkpoints(self):
         """The run's Checkpointer."""
         return self._driver.parts.checkpoints
+
+    def engine_facts(self) -> EngineFacts:
+        """What the first engine says that it is."""
+        from mixed_r1_ray.remote import fetch
+
+        (engine, *_), deadline_s = self._driver.parts.rollout.workers, self.config.rollout.timeout_s
+        return fetch(engine.ready.remote(), what="rollout[0] saying what it is", deadline_s=deadline_s)
 
     def rows(self, step: int) -> list[int]:
         """Rows of the training split that `step` asks."""

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 
 class Process:
-    """Runs `serve(receive, send, *arguments)` in a fresh interpreter. `ask` sends a request and waits for its answer."""
+    """Runs `serve(receive, send, *arguments)` in a fresh interpreter. `ask` sends a request and waits for its answer.
 
-    def __init__(self, serve: Callable[..., None], *arguments: Any):
+    environment: set there, before anything is imported, beside what this process has.
+    """
+
+    def __init__(
+        self, serve: Callable[..., None], *arguments: Any, environment: Mapping[str, str] = MappingProxyType({})
+    ):
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=_run, args=(serve, other, arguments), daemon=True)
-        self._process.start()
+        with _added(environment):
+            self._process.start()
         other.close()
         self.ready = self._receive()
 
@@ -23,8 +33,16 @@ class Process:
         self._pipe.send(request)
         return self._receive()
 
+    def stop(self) -> None:
+        """Halts it where it is, until `go_on`."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        os.kill(self._process.pid, signal.SIGCONT)
+
     def close(self) -> None:
         self._process.terminate()
+        self.go_on()  # the signal finds no one who is halted
         self._process.join()
 
     def __enter__(self) -> Process:
@@ -41,6 +59,17 @@ class Process:
         if failed:
             raise SystemExit(answer)
         return answer
+
+
+@contextmanager
+def _added(environment: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _run(serve: Callable[..., None], pipe, arguments: tuple) -> None:

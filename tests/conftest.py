@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; tiny 
 
 from pathlib import Path
 
+import mixed_r1_ray  # noqa: F401  # and what it sets for OpenMP: test modules may import torch first
 import pytest
 from hypothesis import settings
 

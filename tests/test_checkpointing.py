@@ -7,10 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from written_checkpoints import write_checkpoint
 
 from mixed_r1_ray.checkpointing import Checkpointer
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.remote import ActorDied
+from mixed_r1_ray.runtime.checkpoints import Unusable
 from mixed_r1_ray.runtime.metrics import MetricsLog
 from mixed_r1_ray.runtime.run_dir import RunFiles
 
@@ -20,11 +23,16 @@ class Learners:
     """Notes calls; `fails` is raised by the next wait."""
 
     calls: list = field(default_factory=list)
-    fails: Exception | None = None
+    fails: Exception | dict[str, Exception] | None = None  # a dict: by the folder that is loaded
     restarted: bool = False
 
     def save(self, request) -> None:
         self.calls.append(("save", request))
+
+    def load(self, folder: Path) -> None:
+        self.calls.append(("load", folder.name))
+        if isinstance(self.fails, dict) and folder.name in self.fails:
+            raise self.fails[folder.name]
 
     def await_save(self, timeout_s: float | None = None) -> None:
         self.calls.append(("wait", None))
@@ -42,6 +50,9 @@ class Sampler:
         (folder / "ahead.parquet").write_bytes(b"groups")
         return {"cursor": 7}
 
+    def restore(self, state: dict, step: int, folder: Path) -> None:
+        self.restored = step, folder.name
+
 
 @dataclass
 class Journal:
@@ -53,6 +64,9 @@ class Journal:
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
+
+    def continue_from(self, step: int) -> None:
+        self.continued = step
 
     def checkpoint(self, seconds: float) -> None:
         self.stops.append(seconds)
@@ -131,3 +145,39 @@ def test_a_new_best_is_told_and_spared(parts):
     parts.checkpoints.save(4)
     (_, request), *_ = parts.learners.calls
     assert (request.keep, request.spare, dict(request.state)) == (1, 1, {"step": 4, "cursor": 7})
+
+
+@pytest.fixture
+def resumed(tmp_path):
+    """A run that is continued, with checkpoints of steps 1 to 3."""
+    for step in (1, 2, 3):
+        write_checkpoint(tmp_path / "checkpoints", step, lambda folder: (folder / "weights").write_text("x"))
+    learners, journal, sampler = Learners(), Journal(), Sampler()
+    run_dir = SimpleNamespace(checkpoints=tmp_path / "checkpoints", resumed=True)
+    checkpoints = Checkpointer(Config(), run_dir, learners, sampler, journal)
+    return SimpleNamespace(checkpoints=checkpoints, learners=learners, journal=journal, sampler=sampler)
+
+
+def useless(step: int) -> Unusable:
+    return Unusable(f"checkpoint step_{step:06d}: weight/lm_head holds 3 numbers that are not finite")
+
+
+def test_checkpoints_that_the_learners_find_useless_are_passed_over_by_name(resumed):
+    resumed.learners.fails = {f"step_{step:06d}": useless(step) for step in (3, 2)}
+    assert resumed.checkpoints.restore() == resumed.journal.continued == 1
+    assert resumed.sampler.restored == (1, "step_000001")
+    assert resumed.learners.calls == [("load", f"step_{step:06d}") for step in (3, 2, 1)]
+    assert resumed.journal.warnings == [f"passed over: {useless(step)}" for step in (3, 2)]
+
+
+def test_a_run_with_nothing_but_useless_checkpoints_stops_and_names_them(resumed):
+    resumed.learners.fails = {f"step_{step:06d}": useless(step) for step in (3, 2, 1)}
+    with pytest.raises(UserError, match="can be used: checkpoint step_000003.*step_000001.*run.resume=overwrite"):
+        resumed.checkpoints.restore()
+
+
+def test_a_learner_that_dies_while_it_loads_condemns_no_checkpoint(resumed):
+    resumed.learners.fails = {"step_000003": ActorDied("learner[0] is gone")}
+    with pytest.raises(ActorDied):
+        resumed.checkpoints.restore()
+    assert resumed.learners.calls == [("load", "step_000003")]

@@ -40,6 +40,19 @@ def test_every_shipped_conf_loads_and_survives_being_written(name, tmp_path):
     assert load_config([write(tmp_path, config_to_yaml(config))]) == config
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_runs_in_bfloat16_is_corrected_for_the_rounding_of_engine_and_trainer(name):
+    config = load_config([f"conf={name}"])
+    assert config.algo.rollout_correction == {"bfloat16": "token", "float32": "none"}[config.model.dtype]
+
+
+def test_the_engine_as_old_policy_wants_that_correction_switched_off():
+    words = ["conf=internvl_8b", "algo.old_logprobs=rollout"]
+    with pytest.raises(ConfigError, match="algo.rollout_correction token would apply it twice; set that to none"):
+        load_config(words)
+    load_config([*words, "algo.rollout_correction=none"])
+
+
 def test_every_conf_but_quickstart_says_that_it_was_not_run_yet():
     untested = [name for name in NAMES if "Not yet run on" in (CONF / f"{name}.yaml").read_text()]
     assert untested == [name for name in NAMES if name != "quickstart"]
@@ -228,6 +241,18 @@ def test_a_wrong_word_is_refused_by_key_value_and_what_was_expected(word, said):
         ),
         (["algo.max_refills=2"], "algo.max_refills 2 bounds algo.dynamic_sampling, which is off"),
         (["learner.lora_rank=8", "learner.freeze=vision"], "learner.freeze vision asks for more"),
+        (
+            ["learner.schedule_steps=9"],
+            "learner.schedule_steps 9: learner.lr_scheduler constant has no end; set learner.lr_scheduler=linear or cosine",
+        ),
+        (["learner.min_lr_ratio=0.1"], "learner.min_lr_ratio 0.1: learner.lr_scheduler constant has no end"),
+        (
+            ["learner.lr_scheduler=cosine", "learner.warmup_steps=40", "run.max_steps=10", "algo.num_epochs=4"],
+            "learner.warmup_steps 40 >= learner.schedule_steps 40 = run.max_steps 10 x algo.num_minibatches 1 x "
+            "algo.num_epochs 4: nothing is left",
+        ),
+        (["learner.lr_scheduler=linear", "learner.schedule_steps=5"], "warmup_steps 5 >= learner.schedule_steps 5: nothing"),
+        (["reward.iou_dynamic_steps=9"], "reward.iou_mode continuous has no threshold that rises; set it to dynamic"),
         (["learner.lora_alpha=8"], "learner.lora_alpha 8 scales adapters, but learner.lora_rank is 0"),
     ],
 )
@@ -249,6 +274,9 @@ def test_contradictions_show_their_arithmetic(words, said):
         ["algo.rollout_correction=token", "algo.rollout_correction_mode=mask", "algo.rollout_correction_min=0.5"],
         ["algo.num_minibatches=4", "algo.num_epochs=2", "algo.rollout_correction=token", "learner.num_workers=8"],
         ["algo.old_logprobs=rollout"],
+        ["learner.lr_scheduler=cosine", "learner.min_lr_ratio=0.1", "learner.schedule_steps=6"],
+        ["learner.lr_scheduler=linear", "run.max_steps=0"],
+        ["reward.iou_mode=dynamic", "reward.iou_dynamic_steps=100"],
         ["algo.dynamic_sampling=true", "algo.max_refills=2", "algo.max_staleness=2"],
     ],
 )

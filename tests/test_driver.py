@@ -48,3 +48,27 @@ def test_nothing_is_proved_where_engines_are_rightly_behind_or_something_else_is
     monkeypatch.setattr(Driver, "prove", lambda self, step: pytest.fail("proved"))
     with pytest.raises(type(error), match=str(error)):
         driver(error, staleness)._learn(BATCH)
+
+
+def test_updates_that_were_skipped_are_a_warning_of_their_step(monkeypatch):
+    warnings = []
+    learned = {"updates": 4, "updates/skipped": 2}
+    monkeypatch.setattr("mixed_r1_ray.driver.make_batch", lambda *_: BATCH)
+    monkeypatch.setattr("mixed_r1_ray.driver.staleness_metrics", lambda *_: {})
+    monkeypatch.setattr("mixed_r1_ray.driver.overlong_metrics", lambda *_: {})
+    parts = SimpleNamespace(
+        learners=SimpleNamespace(update=lambda batch, meanwhile: learned),
+        sampler=SimpleNamespace(
+            pipeline=SimpleNamespace(advance=None),
+            sample=lambda step, clock: SimpleNamespace(batch=[], generated=[], metrics={}),
+        ),
+        transfer=SimpleNamespace(hand_over=lambda step: None),
+        turns=SimpleNamespace(metrics=dict),
+        train_data=SimpleNamespace(bad_rows=[]),
+    )
+    journal = SimpleNamespace(
+        warn=warnings.append, wants_rollouts=lambda step: False, summarise=lambda groups, learned, *_: learned
+    )
+    assert Driver(Config(), parts, journal).train_step(3)["updates/skipped"] == 2
+    (said,) = warnings
+    assert said.startswith("step 3: 2 of 4 updates skipped") and "learner.max_skipped_updates" in said

@@ -188,6 +188,23 @@ def test_a_damaged_checkpoint_is_passed_over_by_latest_and_refused_by_number(run
     assert "passed over" in said.err and said.out.strip().endswith("step_000001")
 
 
+def test_weights_that_are_not_finite_are_passed_over_by_latest_and_best_and_refused_by_number(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "copy", symlinks=True)
+    broken = load(copy / "checkpoints" / "step_000001" / "policy")
+    with torch.no_grad():
+        broken.lm_head.weight[0, 0] = torch.nan
+    kept = copy / "checkpoints" / "step_000001"
+    for step in (1, 3):  # the best one and the latest one, as an older version would have written them
+        write_checkpoint(copy / "checkpoints", step, lambda part: save(broken, part, str(kept / "policy"), "float32"))
+    for which in ("best", "latest"):
+        assert main([str(copy), "--step", which, "--out", str(tmp_path / which)]) == 0
+        said = capsys.readouterr().err
+        assert "passed over" in said and "lm_head.weight holds 1 numbers that are not finite" in said
+        assert "# one, step 2\n" in (tmp_path / which / "README.md").read_text()
+    assert main([str(copy), "--step", "3"]) == 2
+    assert "lm_head.weight holds 1 numbers" in capsys.readouterr().err
+
+
 def test_an_export_that_fails_leaves_nothing_behind(run, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")

@@ -109,3 +109,62 @@ def test_missing_compiler_is_told_before_anything_is_downloaded(clone, tmp_path)
     script = [shutil.which("bash"), str(clone / "jobs" / "install.sh")]
     done = subprocess.run(script, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 1 and "g++ is missing" in done.stderr.splitlines()[-1]
+
+
+NVIDIA_SMI = """#!/usr/bin/env bash
+case "$*" in
+  -L) echo "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-0)"; echo "GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-1)" ;;
+  "--query-gpu=driver_version --format=csv,noheader") printf '%s\\n' "$DRIVER" "$DRIVER" ;;
+  *) exit 9 ;;
+esac
+"""
+
+
+@pytest.fixture
+def installed_with(clone, tmp_path):
+    """Runs install.sh on a machine whose nvidia-smi tells that driver, as far as making the environment."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "nvidia-smi").write_text(NVIDIA_SMI)
+    (tools / "nvidia-smi").chmod(0o755)
+
+    def installed_with(driver: str, **more: str) -> tuple[int, str]:
+        path = f"{tools}:{os.environ['PATH']}"
+        environment = os.environ | {"PATH": path, "DRIVER": driver, "PYTHON": "/bin/false"} | more
+        script = ["bash", str(clone / "jobs" / "install.sh")]
+        done = subprocess.run(script, capture_output=True, text=True, timeout=60, env=environment)
+        return done.returncode, done.stderr
+
+    return installed_with
+
+
+@pytest.mark.parametrize("driver", ["575.57.08", "550.163.01", "90.1"])
+def test_an_nvidia_driver_that_is_too_old_stops_it_before_anything_is_made(clone, installed_with, driver):
+    code, said = installed_with(driver)
+    (line,) = said.splitlines()
+    assert code == 1 and line.startswith(f"error: NVIDIA driver {driver} is too old")
+    assert "580 or newer" in line and "ANY_DRIVER=1" in line
+    assert not (clone / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("driver", "more", "said"),
+    [
+        ("580.65.06", {}, "NVIDIA driver 580.65.06: new enough"),
+        ("1000.1", {}, "NVIDIA driver 1000.1: new enough"),
+        ("575.57.08", {"ANY_DRIVER": "1"}, "NVIDIA driver 575.57.08: older than the 580"),
+        ("[N/A]", {}, "does not tell the NVIDIA driver's version; this torch needs 580"),
+        ("", {}, "does not tell the NVIDIA driver's version; this torch needs 580"),
+    ],
+)
+def test_the_driver_that_is_found_is_named_and_the_installation_goes_on(installed_with, driver, more, said):
+    code, lines = installed_with(driver, **more)
+    assert said in lines.splitlines()[0]
+    assert code == 1 and "PYTHON=/bin/false is not a Python 3.11 or 3.12" in lines.splitlines()[-1]
+
+
+def test_a_machine_without_an_nvidia_driver_hears_nothing_of_one(clone):
+    script = ["bash", str(clone / "jobs" / "install.sh")]
+    environment = os.environ | {"PATH": "/usr/bin:/bin", "PYTHON": "/bin/false"}
+    done = subprocess.run(script, capture_output=True, text=True, timeout=60, env=environment)
+    assert "NVIDIA" not in done.stderr

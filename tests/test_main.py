@@ -78,13 +78,14 @@ def test_dry_run_shows_config_and_plan_and_starts_nothing(driver, capsys):
     assert driver.seen == []
 
 
-def test_dry_run_says_what_is_missing(driver, capsys):
-    assert main(["conf=quickstart", "dry_run=true", "cluster.num_cpus=2", "rollout.num_workers=9"]) == 0
-    assert "cannot hold it: " in (out := capsys.readouterr().out) and "2 available" in out
+def test_dry_run_says_what_is_missing_and_ends_as_the_run_would(driver, capsys):
+    assert main(["conf=quickstart", "dry_run=true", "cluster.num_cpus=2", "rollout.num_workers=9"]) == 1
+    assert "cannot hold it: " in (err := capsys.readouterr().err) and "2 available" in err
 
 
 def test_dry_run_does_not_judge_a_cluster_by_this_machine(driver, capsys):
-    assert main(["conf=internvl_8b", "dry_run=true", "cluster.address=auto"]) == 0
+    words = ["conf=internvl_8b", "data.train=synthetic", "data.eval=synthetic"]
+    assert main([*words, "dry_run=true", "cluster.address=auto"]) == 0
     assert "The cluster at auto was not asked" in capsys.readouterr().out
 
 

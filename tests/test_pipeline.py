@@ -223,3 +223,10 @@ def test_uncorrected_staleness_is_warned_of_and_corrected_is_not():
 
 def test_stream_of_nothing_is_at_its_end():
     assert list(GroupStream.of_nothing()) == GroupStream.of_nothing().ready() == []
+
+
+def test_the_threshold_of_the_iou_reward_rises_over_steps_of_its_own_however_long_the_run():
+    for max_steps in (6, 60):
+        pipeline, _ = make_pipeline(staleness=0, max_steps=max_steps)
+        pipeline.config.reward.iou_mode, pipeline.config.reward.iou_dynamic_steps = "dynamic", 8
+        assert [group[2] for step in (1, 2, 3) for group in run(pipeline, [step])[step][:1]] == [1 / 8, 2 / 8, 3 / 8]

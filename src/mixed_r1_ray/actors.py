@@ -112,13 +112,20 @@ def create_actors(config: Config, placement: Placement, data_worker: type, *data
 
 
 def await_ready(actors: Actors, config: Config, progress: Callable[[str], None]) -> None:
-    """Returns when every engine, reference and reward worker answers. Raises, naming the first that does not."""
+    """Returns when every engine, reference and reward worker answers, and says what the engines are.
+
+    Raises, naming the first that does not.
+    """
     deadlines = {
         "reward": config.rollout.start_timeout_s,
         "reference": config.learner.start_timeout_s,
         "rollout": config.rollout.start_timeout_s,
     }
+    answers = {role: [] for role in deadlines}
     for role, deadline_s in deadlines.items():
         for number, worker in enumerate(actors.of(role)):
             progress(f"starting {role}[{number}]")
-            fetch(worker.ready.remote(), what=f"{role}[{number}] starting", deadline_s=deadline_s)
+            answer = fetch(worker.ready.remote(), what=f"{role}[{number}] starting", deadline_s=deadline_s)
+            answers[role].append(answer)
+    for facts, count in Counter(answers["rollout"]).items():
+        progress(f"{count} engine{'s' if count > 1 else ''}: {facts}")

@@ -10,9 +10,9 @@ from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.policy.group import LearnerGroup
 from mixed_r1_ray.remote import ActorFailure
 from mixed_r1_ray.runtime import checkpoints
-from mixed_r1_ray.runtime.checkpoint_choice import best_step
+from mixed_r1_ray.runtime.checkpoint_choice import best_of
+from mixed_r1_ray.runtime.checkpoints import Checkpoint
 from mixed_r1_ray.runtime.journal import Journal
-from mixed_r1_ray.runtime.metrics import read_metrics
 from mixed_r1_ray.runtime.run_dir import RunDir
 from mixed_r1_ray.sampler import Sampler
 from mixed_r1_ray.types import SaveRequest
@@ -78,30 +78,33 @@ class Checkpointer:
 
     def is_new_best(self, step: int) -> bool:
         """Whether `run.keep_best` is at its largest so far in the evaluation that followed `step`."""
-        return self.config.run.keep_best is not None and step == self._best(range(1, step + 1))
+        return self._best([step]) == step == self._best(range(1, step + 1))
 
     def _best(self, steps: Collection[int]) -> int | None:
         metric = self.config.run.keep_best
-        return metric and best_step(read_metrics(self.run_dir.metrics_file), metric, steps)
+        return metric and best_of(self.run_dir, metric, steps)
 
     def restore(self) -> int:
-        """Loads the newest valid checkpoint of a resumed run and returns its step; 0 where none was written yet.
+        """Loads the newest usable checkpoint of a resumed run and returns its step; 0 where none was written yet.
 
-        Raises UserError where there are checkpoints but none is whole: starting over would throw the run away.
+        Raises UserError where there are checkpoints but none is usable: starting over would throw the run away.
         """
-        found, faults = checkpoints.newest_valid(self.run_dir.checkpoints) if self.run_dir.resumed else (None, [])
+        root = self.run_dir.checkpoints
+        found, faults = checkpoints.newest_valid(root, self._load) if self.run_dir.resumed else (None, [])
         for fault in faults:
             self.journal.warn(f"passed over: {fault}")
         if found is None and faults:
             raise UserError(
-                f"no checkpoint in {self.run_dir.checkpoints} is whole: {'; '.join(faults)}. Restore one, or start the "
-                "run over with run.resume=overwrite"
+                f"no checkpoint in {root} can be used: {'; '.join(faults)}. Restore one, or start the run over with "
+                "run.resume=overwrite"
             )
         if found is None:
             self.journal.continue_from(0)
             return 0
         self.sampler.restore(found.state, found.step, found.path)
-        self.learners.load(found.path.resolve())
         self.journal.continue_from(found.step)
         self.journal.say(f"continuing after step {found.step}")
         return found.step
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        self.learners.load(checkpoint.path.resolve())

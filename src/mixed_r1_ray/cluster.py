@@ -10,8 +10,9 @@ import ray
 
 from mixed_r1_ray.cluster_plan import make_plan
 from mixed_r1_ray.config import Config
-from mixed_r1_ray.environment import cluster_address
+from mixed_r1_ray.environment import cluster_address, joining
 from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.idle_gpus import idle_gpus
 from mixed_r1_ray.interrupt import StopRequest
 from mixed_r1_ray.memory_plan import check_memory
 from mixed_r1_ray.placement import Node, Placement, place
@@ -32,7 +33,7 @@ def connected(config: Config, say: Callable[[str], None], roles: Sequence[str] =
     # An exception in the middle of ray.init can be lost in a callback, leave processes behind or crash at exit.
     with StopRequest(say, "stopping as soon as Ray answers") as stop:
         if address:
-            ray.init(address=address, log_to_driver=config.cluster.actor_logs, logging_level=logging.ERROR)
+            ray.init(**joining(address), log_to_driver=config.cluster.actor_logs, logging_level=logging.ERROR)
         else:
             _start_here(config)
     try:
@@ -54,8 +55,9 @@ def preflight(config: Config, say: Callable[[str], None], roles: Sequence[str] =
     placement = place(plan.only(*roles) if roles else plan, nodes)
     if len(nodes) > 1:
         say(f"placing {placement}")
-    for doubt in check_memory(config, placement):
-        say(doubt)
+    for doubt in (idle_gpus(config, placement), *check_memory(config, placement)):
+        if doubt is not None:
+            say(doubt)
     return placement
 
 

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from .config_types import Bounds, Count, Fraction, Momentum, NonNegative, Positive, Whole
 
+TINY, SYNTHETIC = "tiny:", "synthetic"  # how a model's path begins, and what data is called, that a run makes itself
+
 
 @dataclass
 class ModelConfig:
@@ -93,8 +95,8 @@ class RolloutConfig:
     gpu_memory_fraction: Annotated[float, Bounds(above=0, most=1)] = 0.6
     #: Threads of an engine on a CPU.
     threads: Count = 1
-    #: Most sequences an engine decodes at once.
-    max_concurrent_sequences: Count = 256
+    #: Most sequences an engine decodes at once; null: vLLM's own for the device (H100, H200: 1024; A100, CPU: 256).
+    max_concurrent_sequences: Count | None = None
     #: How weights reach the engines: through Ray's object store; broadcast (NCCL) to engines on GPUs of their own; read
     #: by an engine where a learner on the same GPU has them (ipc); auto: the last two where they are possible.
     weight_transfer: Literal["auto", "object_store", "broadcast", "ipc"] = "auto"
@@ -119,6 +121,8 @@ class RewardConfig:
     iou_mode: Literal["continuous", "threshold", "dynamic"] = "continuous"
     #: Threshold of `iou_mode: threshold`.
     iou_threshold: Fraction = 0.5
+    #: dynamic: steps over which the threshold rises; null: run.max_steps.
+    iou_dynamic_steps: Count | None = None
     #: How BMAS joins its two directions: their arithmetic mean, or their harmonic one (f1).
     bmas_mode: Literal["mean", "f1"] = "mean"
     #: Lists in charts: the order of their elements counts.
@@ -153,17 +157,25 @@ class LearnerConfig:
     cpus_per_worker: NonNegative = 0.4
     #: Ranks on as few nodes as possible, or evenly over all (host memory and network for each, slower collectives).
     placement: Literal["pack", "spread"] = "pack"
-    #: Threads of a rank on a CPU.
-    threads: Count = 1
-    #: Peak learning rate of AdamW, reached after warmup_steps, constant from there.
+    #: Threads of a rank on a CPU, which offload needs as well; null: its cpus_per_worker, at least one.
+    threads: Count | None = None
+    #: Peak learning rate of AdamW, reached after warmup_steps.
     learning_rate: NonNegative = 1.0e-6
     #: Optimizer steps in which the learning rate rises from zero.
     warmup_steps: Whole = 0
+    #: What it does from there: stays, or falls to min_lr_ratio of its peak, in a line or as half a cosine.
+    lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
+    #: linear, cosine: what is left of the peak at the end of the schedule, and beyond it.
+    min_lr_ratio: Fraction = 0.0
+    #: linear, cosine: optimizer steps of the schedule, warm-up included; null: those of run.max_steps.
+    schedule_steps: Count | None = None
     #: AdamW's decay rates, and its weight decay.
     betas: tuple[Momentum, Momentum] = (0.9, 0.95)
     weight_decay: NonNegative = 0.0
     #: Gradient norm is clipped here.
     max_grad_norm: Positive = 1.0
+    #: An update whose gradient is not finite is skipped; at so many in a row the run stops.
+    max_skipped_updates: Count = 3
     #: Most tokens (prompts once, responses once) of a microbatch.
     microbatch_tokens: Count = 8192
     #: Parts that are not trained.
@@ -174,7 +186,7 @@ class LearnerConfig:
     lora_alpha: Positive = 32.0
     #: Recompute activations in the backward pass.
     gradient_checkpointing: bool = False
-    #: Keep gradients and AdamW's state in host memory, and update there: slower, for fewer or smaller GPUs.
+    #: Keep gradients and AdamW's state in host memory, and update there, on all `threads`: slower, for fewer or smaller GPUs.
     offload: Literal["none", "optimizer"] = "none"
     #: Seconds to start, and for one update.
     start_timeout_s: Positive = 600.0
@@ -254,10 +266,14 @@ class AlgoConfig:
 @dataclass
 class GuardConfig:
     #: Most |engine - trainer| log-probability of a token before the run stops; in float32, below a log-probability of
-    #: -0.25, in proportion more; null: 1e-4 in float32, 1.0 in bfloat16.
+    #: -0.25, in proportion more; null: 1e-4 in float32, no such bound in bfloat16.
     max_logprob_mismatch: Positive | None = None
-    #: Most of their mean over the tokens of a proof; null: 1e-5 in float32, 0.05 in bfloat16.
+    #: Most of their mean over the tokens of a proof, in bfloat16 also of a step; null: 1e-5 in float32, 0.1 in
+    #: bfloat16.
     max_mean_mismatch: Positive | None = None
+    #: Most of all but the largest 0.1 % of the tokens (at least 10) of a step or a proof; null: no such bound in
+    #: float32, 1.0 in bfloat16.
+    max_quantile_mismatch: Positive | None = None
     #: Most KL(policy || reference) before the first update; null: 1e-6 in float32, 1e-2 in bfloat16.
     max_initial_kl: Positive | None = None
     #: Prompts that the start-up proof samples; at least one for each engine.

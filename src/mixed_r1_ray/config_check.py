@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 
 from .config import Config, LearnerConfig
 from .config_check_algo import ALGO_CHECKS
+from .schedules import learning_rate_steps
 from .types import REWARD_TYPES
 
 TINY_FAMILIES = ("internvl", "qwen2_5_vl")
@@ -156,6 +157,35 @@ def _tiny_family_exists(config: Config) -> str | None:
     return None
 
 
+def _schedule_has_an_end(config: Config) -> str | None:
+    learner, default = config.learner, LearnerConfig()
+    if learner.lr_scheduler == "constant":
+        for key in ("min_lr_ratio", "schedule_steps"):
+            if getattr(learner, key) != getattr(default, key):
+                return (
+                    f"learner.{key} {getattr(learner, key)}: learner.lr_scheduler constant has no end; "
+                    "set learner.lr_scheduler=linear or cosine"
+                )
+        return None
+    steps, warmup = learning_rate_steps(config), learner.warmup_steps
+    if warmup < steps or not config.run.max_steps:
+        return None
+    run = f"run.max_steps {config.run.max_steps}"
+    cuts = f"algo.num_minibatches {config.algo.num_minibatches} x algo.num_epochs {config.algo.num_epochs}"
+    origin = "" if learner.schedule_steps else f" = {run} x {cuts}"
+    return (
+        f"learner.warmup_steps {warmup} >= learner.schedule_steps {steps}{origin}: nothing is left in which the learning rate "
+        "could fall; lower the first or raise the second"
+    )
+
+
+def _threshold_rises(config: Config) -> str | None:
+    steps, mode = config.reward.iou_dynamic_steps, config.reward.iou_mode
+    if steps is not None and mode != "dynamic":
+        return f"reward.iou_dynamic_steps {steps}: reward.iou_mode {mode} has no threshold that rises; set it to dynamic"
+    return None
+
+
 def _run_name_is_a_folder_name(config: Config) -> str | None:
     name = config.run.name
     if name in ("", ".", "..") or PurePath(name).name != name:
@@ -215,6 +245,8 @@ CHECKS: tuple[Callable[[Config], str | None], ...] = (
     _evaluation_has_data,
     _weights_are_of_strata,
     _best_can_be_told,
+    _schedule_has_an_end,
+    _threshold_rises,
     _tiny_family_exists,
     _run_name_is_a_folder_name,
     _shared_gpus_are_single,

@@ -66,7 +66,7 @@ def help_text() -> str:
         "  conf=NAME        a name in conf/ or a path to a YAML file",
         "  help=true        this text",
         "  rewards.KEY      the same as reward.KEY",
-        "  dry_run=true     print the resolved configuration and the placement plan; start nothing",
+        "  dry_run=true     print the resolved configuration, the plan and what speaks against it; start nothing",
     ]
     for field in schema().values():
         default = "null" if field.default is None else str(field.default)

@@ -13,14 +13,14 @@ import pyarrow as pa
 from mixed_r1_ray import rewards
 from mixed_r1_ray.actors import await_ready, create_actors
 from mixed_r1_ray.cluster import connected
-from mixed_r1_ray.config import Config
+from mixed_r1_ray.config import TINY, Config
 from mixed_r1_ray.data.engine.chunks import ANSWERED, Chunk
 from mixed_r1_ray.data.engine.worker import ChunkLoader, ChunkWorker
 from mixed_r1_ray.data.reader import BadRow
 from mixed_r1_ray.data.shards import ShardWriter, file_fingerprint, fingerprint
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.experience import Experience, Scorer
-from mixed_r1_ray.quickstart import TINY, build_model
+from mixed_r1_ray.quickstart import build_model
 from mixed_r1_ray.rollout import sampling as sampling_rules
 from mixed_r1_ray.rollout.pool import RolloutPool
 from mixed_r1_ray.startup import make_pools

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mixed_r1_ray.before_start import check_before_start
 from mixed_r1_ray.clock import Clock
 from mixed_r1_ray.cluster import connected
 from mixed_r1_ray.config import Config
@@ -12,13 +13,13 @@ from mixed_r1_ray.proof import prove
 from mixed_r1_ray.recovery import Recovery
 from mixed_r1_ray.runtime.journal import Journal
 from mixed_r1_ray.runtime.run_dir import open_run_dir
-from mixed_r1_ray.startup import Parts, check_data_paths, prepare_inputs
+from mixed_r1_ray.startup import Parts, prepare_inputs
 from mixed_r1_ray.types import TrainBatch
 
 
 def run(config: Config) -> None:
     """Runs `config` from its first step, or the one after its last checkpoint, to `run.max_steps`."""
-    check_data_paths(config)
+    check_before_start(config)
     with open_run_dir(config) as run_dir, Journal(config, run_dir) as journal, connected(config, journal.say) as where:
         config, splits = prepare_inputs(config, journal)
         recovery = Recovery(config, splits, run_dir, journal)
@@ -61,6 +62,11 @@ class Driver:
         batch = make_batch(step, sampled.batch, self.config)
         with clock.phase("learn"):
             learned = self._learn(batch)
+        if skipped := learned["updates/skipped"]:
+            self.journal.warn(
+                f"step {step}: {skipped} of {learned['updates']} updates skipped, for their gradient was not finite; the run "
+                f"stops at {self.config.learner.max_skipped_updates} in a row (learner.max_skipped_updates)"
+            )
         with clock.phase("sync"):
             parts.transfer.hand_over(step)
         if self.journal.wants_rollouts(step):

@@ -1,13 +1,19 @@
-"""Environment variables that Ray, torch and vLLM read when they are imported; so they are set before any of them is."""
+"""Environment variables that OpenMP, Ray, torch and vLLM read when they are loaded; so they are set before any of them is."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from mixed_r1_ray.config import Config
+if TYPE_CHECKING:
+    from mixed_r1_ray.config import Config
 
+# How threads of an OpenMP team wait for each other (choice): they spin 300 times, some 10 us, and sleep. Left alone, libgomp
+# (torch's) spins for some 8 ms at each barrier, and libomp for 200, on cores that others want: docs/benchmarks.md.
+WAITS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "300"}
+SAY_HOW_TO_WAIT = (*WAITS, "KMP_BLOCKTIME")
 # Inherited by every process of a cluster that is started here.
 LOCAL_CLUSTER = {
     # Nothing of it is reachable from outside.
@@ -22,6 +28,19 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TRANSFORMERS_VERBOSITY": "error",
 }
+
+
+def settle_waits() -> None:
+    """Sets it, unless the user says how to wait. The package calls it when it is imported, so before it loads OpenMP."""
+    if not any(name in os.environ for name in SAY_HOW_TO_WAIT):
+        os.environ.update(WAITS)
+
+
+def joining(address: str) -> dict[str, Any]:
+    """Arguments of `ray.init` at a cluster that is there: its workers inherit nothing, and get torch before this package."""
+    os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a submitted job may name the same variables, as they are here
+    own = {name: os.environ[name] for name in SAY_HOW_TO_WAIT if name in os.environ}
+    return {"address": address, "runtime_env": {"env_vars": own}}
 
 
 def cluster_address(config: Config) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .config import Config
 from .placement import Placement, gpu_bytes
 from .scale.architecture import Architecture
@@ -20,4 +22,5 @@ def step_model(config: Config, architecture: Architecture, placement: Placement)
         engine_nodes_elsewhere=sum(1 for node in engines if node != first),
         cache_bytes=footprint.device["KV cache"] * max(1, config.rollout.gpus_per_worker),
     )
-    return StepModel(config, architecture, DEVICES[config.cluster.gpu], layout)
+    device = replace(DEVICES[config.cluster.gpu], memory=gpu_bytes(config))
+    return StepModel(config, architecture, device, layout)

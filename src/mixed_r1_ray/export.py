@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.runtime import atomic
 from mixed_r1_ray.runtime.checkpoint_choice import DEFAULT_METRIC, choose_checkpoint
+from mixed_r1_ray.runtime.checkpoints import Checkpoint
 from mixed_r1_ray.runtime.model_card import model_card
 from mixed_r1_ray.runtime.run_config import read_config
 from mixed_r1_ray.runtime.run_dir import RunFiles
@@ -44,13 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def export(run: Path, which: str = "latest", out: Path | None = None, dtype: str | None = None) -> Path:
     """Writes weights, configs, processor and card of a run's checkpoint, all or nothing; returns the folder.
 
-    which: a step, `latest` (the newest whole one) or `best` (by `run.keep_best`, else eval/greedy/mean).
+    which: a step, `latest` (the newest usable one) or `best` (by `run.keep_best`, else eval/greedy/mean).
     dtype: of the weights; None keeps that of the checkpoint. Trained weights in float32 are those that AdamW holds.
     Raises UserError where there is no such run or checkpoint, a file of it is damaged, or `out` exists.
     """
     files = _open(run)
     config, _ = read_config(files.config_file)
-    checkpoint, faults = choose_checkpoint(files, which, config["run"].get("keep_best") or DEFAULT_METRIC)
+    metric = config["run"].get("keep_best") or DEFAULT_METRIC
+    checkpoint, faults = choose_checkpoint(files, which, metric, _check_weights)
     for fault in faults:
         print(f"passed over: {fault}", file=sys.stderr)
     out = out or run / "export" / checkpoint.path.name
@@ -72,6 +74,12 @@ def export(run: Path, which: str = "latest", out: Path | None = None, dtype: str
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out
+
+
+def _check_weights(checkpoint: Checkpoint) -> None:
+    from mixed_r1_ray.policy.state import check_policy_files
+
+    check_policy_files(checkpoint.path)
 
 
 def _write(checkpoint: Path, out: Path, dtype: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, isfinite
 
 import numpy as np
 
@@ -12,11 +12,17 @@ from mixed_r1_ray.config import Config
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.types import Group
 
-LOGPROB_MISMATCH = {"float32": 1e-4, "bfloat16": 1.0}  # max |engine - trainer|, nats, of likely tokens
-# Nats: less likely tokens may differ in proportion by more (choice). Bfloat16's bound has room for all as it is.
-LIKELY = {"float32": 0.25, "bfloat16": inf}
-MEAN_MISMATCH = {"float32": 1e-5, "bfloat16": 0.05}  # of a proof's tokens: below it bfloat16 is rounding (choice)
+# Nats, |engine - trainer| of log-probabilities. Where they come from: docs/algorithms.md, "the guard".
+LOGPROB_MISMATCH = {"float32": 1e-4, "bfloat16": inf}  # of each likely token; in bfloat16 no token is judged alone
+LIKELY = {"float32": 0.25, "bfloat16": inf}  # less likely tokens may differ in proportion by more (choice)
+MEAN_MISMATCH = {"float32": 1e-5, "bfloat16": 0.1}  # over tokens
+QUANTILE_MISMATCH = {"float32": inf, "bfloat16": 1.0}  # of all but a thousandth of the tokens
+TAIL, LEAST_TAIL = 1e-3, 10  # of N tokens max(LEAST_TAIL, TAIL * N) may be beyond; fewer would be noise (choice)
 UNTRIED = "Stale weights in the engine, another temperature, other pictures or position ids look like this"
+ADVICE = (
+    "Look at mismatch/* of the steps before: if it rose at once, it is a fault; if it was near its bound from the "
+    "first step on, it is rounding, and the bound may be raised"
+)
 INITIAL_KL = {"float32": 1e-6, "bfloat16": 1e-2}
 
 
@@ -35,6 +41,8 @@ class TokenDifference:
     size: float = 0.0  # |engine - trainer|, nats
     scale: float = 1.0
     prompt_id: str = ""
+    sample: int = 0  # which of the prompt's responses
+    position: int = 0  # of the token in the response
 
     @property
     def scaled(self) -> float:
@@ -74,9 +82,41 @@ class TokenDifferences:
         """What is held against `max_logprob_mismatch`, (N,)."""
         return self.sizes / self.scales
 
-    def token(self, number: int, prompt_id: str) -> TokenDifference:
-        """One of them, of a response to that prompt."""
-        return TokenDifference(float(self.sizes[number]), float(self.scales[number]), prompt_id)
+    def token(self, number: int, prompt_id: str, sample: int, position: int) -> TokenDifference:
+        """One of them, and whose it is."""
+        return TokenDifference(float(self.sizes[number]), float(self.scales[number]), prompt_id, sample, position)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How far engine and trainer are apart on a set of tokens, nats."""
+
+    mean: float
+    quantile: float  # as `high_quantile`
+    worst: TokenDifference  # by `scaled`
+
+    @classmethod
+    def of(cls, sizes: np.ndarray, worst: TokenDifference) -> Spread:
+        """sizes: (N,), those of all tokens; of no tokens it is 0."""
+        return cls(float(sizes.mean(dtype=np.float64)) if len(sizes) else 0.0, high_quantile(sizes), worst)
+
+
+def high_quantile(sizes: np.ndarray) -> float:
+    """The (k + 1)-th largest of `sizes`, (N,), with k = max(LEAST_TAIL, TAIL * N): all but k stay within it.
+
+    From 10,000 on that is the 99.9 % quantile, exactly; of k + 1 or fewer it is the smallest, of none 0.
+    """
+    if len(sizes) == 0:
+        return 0.0
+    place = max(len(sizes) - 1 - max(LEAST_TAIL, int(TAIL * len(sizes))), 0)
+    return float(np.partition(sizes, place)[place])
+
+
+def locate(token: int, lengths: Sequence[int]) -> tuple[int, int]:
+    """Which response a token is in, and where, of responses of these lengths one behind the other."""
+    ends = np.cumsum(lengths)
+    response = int(np.searchsorted(ends, token, side="right"))
+    return response, token - int(ends[response] - lengths[response])
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,45 +127,62 @@ class Guard:
     max_initial_kl: float
     max_staleness: int = 0
     max_mean_mismatch: float = MEAN_MISMATCH["float32"]
+    max_quantile_mismatch: float = QUANTILE_MISMATCH["float32"]
     likely: float = LIKELY["float32"]
 
     @classmethod
     def from_config(cls, config: Config) -> Guard:
         guard, dtype = config.guard, config.model.dtype
-        mismatch, kl = guard.max_logprob_mismatch, guard.max_initial_kl
+
+        def chosen(given: float | None, usual: dict[str, float]) -> float:
+            return usual[dtype] if given is None else given
+
         return cls(
-            LOGPROB_MISMATCH[dtype] if mismatch is None else mismatch,
-            INITIAL_KL[dtype] if kl is None else kl,
+            chosen(guard.max_logprob_mismatch, LOGPROB_MISMATCH),
+            chosen(guard.max_initial_kl, INITIAL_KL),
             config.algo.max_staleness,
-            MEAN_MISMATCH[dtype] if guard.max_mean_mismatch is None else guard.max_mean_mismatch,
+            chosen(guard.max_mean_mismatch, MEAN_MISMATCH),
+            chosen(guard.max_quantile_mismatch, QUANTILE_MISMATCH),
             LIKELY[dtype],
         )
 
     def allows(self, differences: TokenDifferences) -> bool:
-        """Whether a proof's tokens are within both limits: each token within its own, and their mean."""
-        single, mean = differences.scaled.max(), differences.sizes.mean()
-        return bool(single <= self.max_logprob_mismatch and mean <= self.max_mean_mismatch)
+        """Whether a proof's tokens are within all limits: each within its own, their mean, and all but a few."""
+        worst = int(differences.scaled.argmax())
+        return self._allows(Spread.of(differences.sizes, differences.token(worst, "", 0, 0)), by_mean=True)
 
-    def proof_failed(self, step: int, differences: TokenDifferences, prompt_id: str, cause: str) -> MismatchError:
-        """What to raise for differences that are not allowed, worst on that prompt."""
-        worst = differences.token(int(differences.scaled.argmax()), prompt_id)
-        return MismatchError(
-            f"step {step}: engine and trainer log-probabilities differ by up to {self._said(worst)}, on average by "
-            f"{differences.sizes.mean():.3g} (allowed {self.max_mean_mismatch:.3g}, guard.max_mean_mismatch). "
-            f"Cause: {cause}."
+    def proof_failed(self, step: int, spread: Spread, cause: str) -> MismatchError:
+        """What to raise for tokens that are not allowed."""
+        return MismatchError(f"step {step}: {self._said(spread, by_mean=True)}. Cause: {cause}.")
+
+    def check_mismatch(self, step: int, spread: Spread) -> None:
+        """Engine and trainer must give a step's tokens the same log-probabilities.
+
+        Each token, or where rounding puts single ones far off (bfloat16), their mean and all but a thousandth of them.
+        """
+        by_mean = isfinite(self.max_quantile_mismatch)
+        if not self._allows(spread, by_mean):
+            raise MismatchError(f"step {step}: {self._said(spread, by_mean)}. {UNTRIED}. {ADVICE}.")
+
+    def _allows(self, spread: Spread, by_mean: bool) -> bool:
+        """NaN is not allowed."""
+        return (
+            spread.worst.scaled <= self.max_logprob_mismatch
+            and (spread.mean <= self.max_mean_mismatch or not by_mean)
+            and spread.quantile <= self.max_quantile_mismatch
         )
 
-    def check_mismatch(self, step: int, worst: TokenDifference) -> None:
-        """Engine and trainer must give a sampled token the same log-probability; worst: of all tokens by `scaled`."""
-        if not worst.scaled <= self.max_logprob_mismatch:  # NaN fails too
-            raise MismatchError(
-                f"step {step}: engine and trainer log-probabilities differ by {self._said(worst)}. {UNTRIED}."
-            )
-
-    def _said(self, worst: TokenDifference) -> str:
+    def _said(self, spread: Spread, by_mean: bool) -> str:
+        worst = spread.worst
         times = "" if worst.scale == 1 else f" times {worst.scale:.3g} for an unlikely token"
-        allowed = f"allowed {self.max_logprob_mismatch * worst.scale:.3g}, guard.max_logprob_mismatch{times}"
-        return f"{worst.size:.3g} on prompt {worst.prompt_id!r} ({allowed})"
+        where = f"token {worst.position} of sample {worst.sample} of prompt {worst.prompt_id!r}"
+        mean = _allowed(self.max_mean_mismatch, "max_mean_mismatch") if by_mean else ""
+        return (
+            f"engine and trainer log-probabilities differ by {worst.size:.3g} on {where}"
+            f"{_allowed(self.max_logprob_mismatch * worst.scale, f'max_logprob_mismatch{times}')}, "
+            f"on average by {spread.mean:.3g}{mean}, and all but {TAIL:.1%} of the tokens, at least {LEAST_TAIL}, "
+            f"by at most {spread.quantile:.3g}{_allowed(self.max_quantile_mismatch, 'max_quantile_mismatch')}"
+        )
 
     def check_version(self, step: int, prompt_id: str, version: int, scheduled: int) -> None:
         """A group must come from the weights that its batch was to be generated with."""
@@ -176,3 +233,5 @@ class Guard:
         )
 
 
+def _allowed(limit: float, key: str) -> str:
+    return f" (allowed {limit:.3g}, guard.{key})" if isfinite(limit) else ""

@@ -61,10 +61,6 @@ def _dispatch(argv: list[str]) -> None:
 
     prepare_environment(config)
     catch_interrupts()
-    if config.reward.custom is not None:
-        from .rewards.custom import check_loads
-
-        check_loads(config.reward.custom)
     from .driver import run
 
     run(config)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .config import Config
 from .errors import UserError
 from .placement import Placement
-from .scale.architecture import Architecture, read_architecture
+from .scale.architecture import Architecture, UnknownShape, read_architecture
 from .scale.hardware import GIB
 from .scale.memory import DEVICE_RESERVE, Footprint, footprints, object_store_bytes
 
@@ -42,12 +42,19 @@ class Load:
 
 
 def check_memory(config: Config, placement: Placement) -> list[str]:
-    """What may not fit, by upper estimates; [] where the model's shape or the memory is unknown.
+    """What may not fit, by upper estimates, or why nothing was estimated; nothing is refused for that.
 
     Raises UserError, with the addition, where the exact parts alone do not fit.
     """
-    architecture = read_architecture(config.model.path)
-    return [] if architecture is None else judge(loads(config, architecture, placement))
+    try:
+        return judge(loads(config, read_architecture(config.model.path), placement))
+    except UnknownShape as error:
+        return [not_estimated(error)]
+
+
+def not_estimated(why: UnknownShape) -> str:
+    """The sentence that stands in place of tables."""
+    return f"memory and time not estimated: {why}"
 
 
 def judge(places: Sequence[Load]) -> list[str]:

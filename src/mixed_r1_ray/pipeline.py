@@ -27,6 +27,7 @@ from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.rollout.pool import FinishedGroup, GroupStream, RolloutPool
 from mixed_r1_ray.runtime.group_file import read_groups, write_groups
+from mixed_r1_ray.schedules import iou_threshold_steps
 from mixed_r1_ray.types import GroupInfo, Prompt, SamplingConfig
 
 GROUPS_FILE = "ahead.parquet"
@@ -129,7 +130,7 @@ class Pipeline:
 
     def _submit(self, batch: BatchUnderWay, finished: FinishedGroup) -> None:
         self.guard.check_version(batch.step, finished.info.prompt_id, finished.info.oldest_version, batch.version)
-        progress = batch.step / self.config.run.max_steps
+        progress = batch.step / iou_threshold_steps(self.config)
         batch.groups.append(self.scorer.submit(finished, progress))
 
 

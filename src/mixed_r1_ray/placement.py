@@ -43,6 +43,14 @@ class Placement:
         ]
         return "; ".join(f"{node.name}: {actors or 'none'}" for node, actors in zip(self.nodes, seated, strict=True))
 
+    @property
+    def idle_gpus(self) -> tuple[float, ...]:
+        """Of each node, what no bundle takes."""
+        taken = Counter()
+        for bundle, seat in zip(self.bundles, self.seats, strict=True):
+            taken[seat] += bundle.gpus
+        return tuple(round(node.gpus - taken[index], 3) for index, node in enumerate(self.nodes))
+
     def bundle_of(self, role: str, number: int) -> int:
         """Index of the bundle that holds this actor."""
         return next(index for index, bundle in enumerate(self.bundles) if (role, number) in bundle.actors)

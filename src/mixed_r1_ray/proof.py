@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mixed_r1_ray.diagnosis import Diagnosis, mismatch
-from mixed_r1_ray.guard import Guard, TokenDifferences
+from mixed_r1_ray.guard import Guard, Spread, TokenDifference, TokenDifferences, locate
 from mixed_r1_ray.policy.group import LearnerGroup
 from mixed_r1_ray.policy.reference_pool import ReferencePool
 from mixed_r1_ray.remote import fetch
@@ -38,12 +38,19 @@ def prove(
     differences = mismatch(groups, trainer, guard)
     together = TokenDifferences.joined(differences)
     if not guard.allows(together):
-        worst = int(np.argmax([difference.scaled.max() for difference in differences]))
         cause = Diagnosis(groups, differences, rollout, learners, guard).cause(sampling, step)
-        raise guard.proof_failed(step, together, groups[worst].prompt.prompt_id, cause)
+        raise guard.proof_failed(step, Spread.of(together.sizes, _worst(groups, differences)), cause)
     if step == 0:
         _check_reference(groups, trainer, references, learners, guard)
     return float(together.sizes.max())
+
+
+def _worst(groups: Sequence[FinishedGroup], differences: Sequence[TokenDifferences]) -> TokenDifference:
+    """The token furthest beyond its bound, of all groups; differences: one a group."""
+    number = int(np.argmax([difference.scaled.max() for difference in differences]))
+    token = int(differences[number].scaled.argmax())
+    info = groups[number].info
+    return differences[number].token(token, info.prompt_id, *locate(token, info.response_lengths))
 
 
 def _check_reference(

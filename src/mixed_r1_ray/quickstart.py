@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 
 import ray
 
-from mixed_r1_ray.config import Config, TinyConfig
+from mixed_r1_ray.config import SYNTHETIC, TINY, Config, TinyConfig
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.remote import fetch
 
-TINY = "tiny:"
-SYNTHETIC = "synthetic"
 BUILD_TIMEOUT_S = 1800.0
 
 

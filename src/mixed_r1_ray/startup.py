@@ -11,7 +11,6 @@ from mixed_r1_ray.checkpointing import Checkpointer
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.data.batch_plan import make_order
 from mixed_r1_ray.data.loader import PromptLoader
-from mixed_r1_ray.data.reader import record_files
 from mixed_r1_ray.data.worker import SplitInfo
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.evaluation import Evaluator
@@ -19,13 +18,14 @@ from mixed_r1_ray.experience import Scorer
 from mixed_r1_ray.guard import Guard
 from mixed_r1_ray.policy.group import LearnerGroup
 from mixed_r1_ray.policy.reference_pool import ReferencePool
-from mixed_r1_ray.quickstart import SYNTHETIC, build_missing
+from mixed_r1_ray.quickstart import build_missing
 from mixed_r1_ray.remote import fetch
 from mixed_r1_ray.rewards.pool import RewardPool
 from mixed_r1_ray.rollout.pool import RolloutPool
 from mixed_r1_ray.runtime.journal import Journal
 from mixed_r1_ray.runtime.run_dir import RunDir
 from mixed_r1_ray.sampler import Sampler
+from mixed_r1_ray.schedules import spent
 from mixed_r1_ray.turns import Turns, no_turns
 from mixed_r1_ray.weight_transfer import WeightTransfer, make_weight_transfer
 
@@ -48,16 +48,6 @@ class Parts:
     first_step: int
 
 
-def check_data_paths(config: Config) -> None:
-    """Raises UserError for a wrong path now, not after Ray was started and a model was built."""
-    for key, path in (("data.train", config.data.train), ("data.eval", config.data.eval)):
-        if path not in (SYNTHETIC, None):
-            try:
-                record_files(path)
-            except UserError as error:
-                raise UserError(f"{key}={error}") from None
-
-
 def prepare_inputs(config: Config, journal: Journal) -> tuple[Config, dict[str, str]]:
     """Builds the tiny model and the synthetic data where the configuration asks for them.
 
@@ -74,6 +64,8 @@ def start_parts(
     """Waits until all actors are ready and hands them over. Raises UserError naming what could not be started."""
     rows = {split: _describe(actors, split, config, journal) for split in splits}
     order = make_order(rows["train"].rows, config, journal.warn)
+    if warning := spent(config):
+        journal.warn(warning)
     turns = make_turns(actors, config)
     learners = LearnerGroup(actors.of("learner"), config, turns)
     journal.say("starting learners")

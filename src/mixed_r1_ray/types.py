@@ -54,6 +54,25 @@ class PromptInputs:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What an engine is, where vLLM or the machine decided it."""
+
+    device: str  # with the NVIDIA driver, on a GPU
+    model_runner: str  # V1 or V2: they have different samplers, and draw differently from the same seeds
+    attention: str  # vLLM's name of the backend, of the language model
+    vision_attention: str
+    cache_tokens: int  # that the KV cache has room for
+    max_sequences: int  # that are decoded at once
+
+    def __str__(self) -> str:
+        return (
+            f"{self.device}; vLLM model runner {self.model_runner}; attention {self.attention}, in the vision tower "
+            f"{self.vision_attention}; KV cache of {self.cache_tokens:,} tokens; at most {self.max_sequences:,} sequences "
+            "at once"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingConfig:
     """How one call samples. `greedy` ignores temperature."""
 

@@ -27,7 +27,9 @@ def unbanned_media_tokens(rollout) -> Mend:
 
 
 def off_by_one_shift(learner) -> Mend:
-    return _altered_packing(lambda packed: replace(packed, source_index=packed.source_index + 1))
+    from mixed_r1_ray.policy.reading import shifted_sources
+
+    return _altered_packing(lambda packed: replace(packed, source_index=shifted_sources(packed, 1)))
 
 
 def gap_before_responses(learner) -> Mend:
@@ -59,6 +61,8 @@ def neighbours_prompt(learner) -> Mend:
 
     def alter(packed):
         seen = packed.attention.prompts
+        if len(seen.key_lengths) == 1:
+            return packed
         first, *middle, last = seen.key_lengths
         moved = Segments.across(seen.query_lengths, (first + 1, *middle, last - 1))
         return replace(packed, attention=replace(packed.attention, prompts=moved))

@@ -71,6 +71,8 @@ def test_in_bfloat16_rounding_passes_and_faults_are_named_all_the_same(start_par
     assert 1e-4 < parts.prove(prompts) <= 1.0
     with parts.planted("rollout", faults.engine_at_another_temperature):
         assert "wrong temperature" in cause(parts, prompts)
+        with pytest.raises(NumericsError, match=r"step 1: .* on average by .*guard\.max_mean_mismatch"):
+            parts.learners.update(parts.batch(parts.sample(prompts), in_turn))
     with parts.planted("learners", faults.off_by_one_shift):
         assert "off-by-one shift" in cause(parts, prompts)
     parts.learners.update(parts.batch(parts.sample(prompts), in_turn))
@@ -86,7 +88,7 @@ def test_stale_weights_are_named(parts, prompts):
 def test_stale_weights_stop_an_update_before_it_is_applied(parts, prompts):
     """They carry the right version all the same: nothing but their numbers gives them away."""
     parts.learners.update(parts.batch(parts.sample(prompts), in_turn))
-    with pytest.raises(NumericsError, match=r"step 1: .*differ by .*on prompt 'p\d'"):
+    with pytest.raises(NumericsError, match=r"step 1: .*differ by .* on token \d+ of sample \d of prompt 'p\d'"):
         parts.learners.update(parts.batch(parts.sample(prompts, step=2), in_turn))
 
 

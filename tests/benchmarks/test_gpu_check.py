@@ -43,7 +43,8 @@ def test_an_update_is_three_forwards_of_the_language_model_and_one_of_a_frozen_t
 def test_figures_are_per_second_and_say_what_was_not_there():
     times = {"step": 10.0, "generate": 4.0, "learn": 5.0, "sync": 0.5, "reference": 0.25, "reward": 0.0, "idle": 0.25}
     metrics = {f"time/{name}_s": seconds for name, seconds in times.items()}
-    metrics |= {"mismatch/logprob_abs_max": 0.01, "mismatch/kl": 1e-5}
+    metrics |= {"mismatch/logprob_abs_max": 0.01, "mismatch/logprob_abs_q999": 0.005, "mismatch/logprob_abs_mean": 0.001}
+    metrics |= {"mismatch/kl": 1e-5}
     step = Step(10.0, 0.0, metrics, {"a": (10, 10), "b": (10, 10)}, prompt_tokens=16)
     colocated = replace(step, metrics=metrics | {"memory/peak_learner_gib": 3.0, "memory/peak_rollout_gib": 2.0})
     config = load_config(["conf=quickstart", "model.dtype=bfloat16", "learner.freeze=vision", "model.max_tiles=1"])
@@ -88,7 +89,8 @@ def test_the_whole_check_of_a_tiny_shape(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(list(map(str, command)), cwd=ROOT, check=True, timeout=600, env=environment)
     report = json.loads(found.read_text())
-    figures = report["figures"]["tiny"]
-    assert figures["parity_logprob_abs_max"] < 0.05 and figures["response_tokens"] == 2 * 4 * 16
+    figures, engine = report["figures"]["tiny"], report["engines"]["tiny"]
+    assert (engine["device"], engine["model_runner"], engine["attention"]) == ("CPU", "V1", "CPU_ATTN")
+    assert figures["parity_logprob_abs_mean"] < figures["parity_logprob_abs_max"] < 0.05 and figures["response_tokens"] == 2 * 4 * 16
     assert figures["generated_tokens_per_s"] > 0 and figures["plain_vllm_tokens_per_s"] > 0 and figures["sync_gb_per_s"] > 0
     assert set(report["targets_3b_on_h200"].values()) == {"not measured"} and report["versions"]["torch"]

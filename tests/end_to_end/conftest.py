@@ -48,7 +48,7 @@ def watched_run(start) -> tuple[RealRun, list[int]]:
     run = start("run.max_steps=4", "run.checkpoint_every=1", "run.keep_checkpoints=null")
     with memory_watched(run) as memory:
         run.await_step(2)
-        run.listened_at = run.listening()
+        run.listened_at, run.waits = run.listening(), run.openmp_waits()
         assert run.finish() == 0, run.output[-6000:]
     return run, memory
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,10 @@ TINY = (
     "rollout.prompts_per_step=8",
     "rollout.group_size=4",
     "rollout.max_new_tokens=24",
+    "learner.lr_scheduler=cosine",  # so that a step that is done again with another rate shows
+    "learner.warmup_steps=2",
+    "learner.schedule_steps=6",
+    "learner.min_lr_ratio=0.1",
     "run.save_rollouts_every=1",
     "cluster.num_cpus=2",
 )
@@ -48,6 +52,7 @@ class RealRun:
     mark: str
     started: float = field(default_factory=time.monotonic)
     listened_at: set[str] = field(default_factory=set)  # while it ran, where a fixture looked
+    waits: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)  # likewise
 
     @property
     def output(self) -> str:
@@ -107,6 +112,10 @@ class RealRun:
             if connection.status == psutil.CONN_LISTEN and connection.pid in mine
         }
 
+    def openmp_waits(self) -> dict[str, tuple[str | None, str | None]]:
+        """As below, of all but the driver, which sets it after its start."""
+        return openmp_waits(pid for pid in self.processes() if pid != self.process.pid)
+
     def leftovers(self, timeout_s: float = 120.0) -> dict[int, str]:
         """Processes that outlive the run's end by more than `timeout_s`; none, if all is well."""
         deadline = time.monotonic() + timeout_s
@@ -159,7 +168,8 @@ def start_run(
 
 def run_environment(mark: str) -> dict[str, str]:
     """This process's environment without what would change a run, and with the mark."""
-    inherited = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "OMP_NUM_THREADS")}
+    left_out = ("RAY_ADDRESS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    inherited = {name: value for name, value in os.environ.items() if name not in left_out}
     path = os.pathsep.join(filter(None, (str(ROOT / "src"), os.environ.get("PYTHONPATH"))))
     return inherited | {MARK: mark, "PYTHONPATH": path}
 
@@ -173,6 +183,23 @@ def marked_processes(mark: str) -> dict[int, str]:
             if sought in (entry / "environ").read_bytes().split(b"\0"):
                 found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:  # ended meanwhile, or not ours to read
+            continue
+    return found
+
+
+def openmp_waits(pids: Iterable[int]) -> dict[str, tuple[str | None, str | None]]:
+    """OMP_WAIT_POLICY and GOMP_SPINCOUNT as each of these processes that has loaded OpenMP was started with them.
+
+    By command line and pid.
+    """
+    found = {}
+    for folder in (Path("/proc") / str(pid) for pid in pids):
+        try:
+            command, environ = ((folder / name).read_text().split("\0") for name in ("cmdline", "environ"))
+            if "libgomp" in (folder / "maps").read_text():
+                values = dict(entry.split("=", 1) for entry in environ if "=" in entry)
+                found[f"{' '.join(command)}{folder.name}"] = values.get("OMP_WAIT_POLICY"), values.get("GOMP_SPINCOUNT")
+        except OSError:  # ended meanwhile
             continue
     return found
 

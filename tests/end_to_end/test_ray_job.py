@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real_runs import ROOT, START_S, TINY, end_marked_processes, marked_processes, run_environment
+from real_runs import ROOT, START_S, TINY, end_marked_processes, marked_processes, openmp_waits, run_environment
 
 pytestmark = pytest.mark.more_runs
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -71,14 +71,26 @@ def test_submitted_job_trains_on_the_running_cluster_and_leaves_it_running(head,
     address, environment = head
     command = [RAY, "job", "submit", "--address", address, "--", "python", "-m", "mixed_r1_ray.main", "conf=quickstart"]
     command += [*TINY, "run.max_steps=2", f"run.dir={tmp_path}", "run.name=job", f"tiny.cache_dir={cache}"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=2 * START_S)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert "succeeded" in done.stdout
+    log, waits = tmp_path / "job.log", {}
+    with log.open("wb") as output:
+        job = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 2 * START_S
+    while job.poll() is None and time.monotonic() < deadline:
+        waits |= openmp_waits(marked_processes(environment["MIXED_R1_RAY_TEST_RUN"]))
+        time.sleep(1)
+    said = log.read_text()
+    assert job.poll() == 0, said[-6000:]
+    assert "succeeded" in said
     lines = [json.loads(line) for line in (tmp_path / "job" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "reward/mean" in line] == [1, 2]
     assert (tmp_path / "job" / "report.html").exists()
     assert any("gcs_server" in command for command in marked_processes(environment["MIXED_R1_RAY_TEST_RUN"]).values())
     _await_no_actors(environment["MIXED_R1_RAY_TEST_RUN"])
+    # The nodes were started without: what Ray's workers have is what the driver asked for.
+    of_actors = {command: policy for command, policy in waits.items() if "Worker." in command}
+    for role in ("RolloutWorker", "LearnerWorker", "ReferenceWorker", "DataWorker"):
+        assert any(role in command for command in of_actors), (role, waits)
+    assert set(of_actors.values()) == {("PASSIVE", "300")}, of_actors
 
 
 def _await_no_actors(mark: str, timeout_s: float = 60.0) -> None:

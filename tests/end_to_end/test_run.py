@@ -151,6 +151,12 @@ def test_all_that_listens_listens_on_loopback_alone(plain_run):
     assert plain_run.listened_at == {"127.0.0.1"}
 
 
+def test_threads_that_wait_for_each_other_soon_sleep_in_every_actor(plain_run):
+    for role in ("RolloutWorker", "LearnerWorker", "ReferenceWorker", "DataWorker"):
+        assert any(role in command for command in plain_run.waits), role
+    assert set(plain_run.waits.values()) == {("PASSIVE", "300")}, plain_run.waits
+
+
 def test_tiny_run_stays_below_the_memory_bound(watched_run):
     _, memory = watched_run
     print(f"peak memory of the tiny run: {max(memory) / 2**30:.2f} GiB")

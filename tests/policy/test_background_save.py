@@ -54,6 +54,23 @@ def test_a_policy_file_that_cannot_be_written_is_named_and_nothing_is_committed(
     assert newest_valid(tmp_path) == (None, [])
 
 
+@pytest.mark.parametrize(("kind", "bad"), [("weight", torch.nan), ("exp_avg_sq", torch.inf), ("policy", -torch.inf)])
+def test_what_is_not_finite_is_named_and_nothing_is_committed(tmp_path, kind, bad):
+    broken = snapshot(0, 1)
+    part = broken.weights if kind == "policy" else broken.share
+    part[f"{kind}/layer"] = torch.tensor([1.0, bad, 2.0, bad])
+    with pytest.raises(UserError, match=rf"learner\[0\]: {kind}/layer holds 2 numbers that are not finite"):
+        BackgroundSave(broken, request(begin(tmp_path, 3))).wait(60)
+    assert newest_valid(tmp_path) == (None, [])
+
+
+def test_finite_numbers_whose_sum_overflows_are_finite(tmp_path):
+    large = snapshot(0, 1)
+    large.share["weight/layer"] = torch.full((4,), 3e38)
+    BackgroundSave(large, request(begin(tmp_path, 3))).wait(60)
+    assert newest_valid(tmp_path)[0].step == 3
+
+
 def test_a_rank_that_never_writes_is_named(tmp_path):
     save = BackgroundSave(snapshot(0), request(begin(tmp_path, 3), deadline_s=0.1))
     with pytest.raises(UserError, match="nothing from learner 1 of 2"):

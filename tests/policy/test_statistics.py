@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 
 from mixed_r1_ray.algo.correction import Correction
 from mixed_r1_ray.algo.losses import TokenLoss
 from mixed_r1_ray.algo.objective import Terms
-from mixed_r1_ray.guard import TokenDifference
+from mixed_r1_ray.guard import Spread, TokenDifference
 from mixed_r1_ray.policy import statistics as module
 from mixed_r1_ray.policy.statistics import Mismatch, UpdateStatistics
 from mixed_r1_ray.runtime.metric_names import check_names
@@ -50,7 +51,7 @@ def differ(
 ) -> None:
     """One microbatch of one list of (trainer - engine) differences a response; the trainer's weights are version 7."""
     flat = torch.tensor([value for response in differences for value in response])
-    samples = [(prompt_id, 0) for prompt_id in prompt_ids]
+    samples = [(prompt_id, sample) for sample, prompt_id in enumerate(prompt_ids)]
     lengths = torch.tensor([len(response) for response in differences])
     versions = torch.full((len(flat),), 6 if old else 7)
     mismatch.add(Tokens(samples, lengths, torch.full_like(flat, engine), versions), flat + engine, version=7)
@@ -75,7 +76,7 @@ def test_metrics_are_token_means_and_the_loss_keeps_its_own_weights():
     )
 
 
-def test_mismatch_is_told_by_its_largest_its_mean_and_as_a_divergence():
+def test_mismatch_is_told_by_its_largest_its_mean_a_quantile_and_as_a_divergence():
     mismatch = Mismatch()
     differ(mismatch, [[0.0, 0.5], [-0.5]], ["a", "b"])
     differ(mismatch, [[0.0]], ["c"])
@@ -83,6 +84,7 @@ def test_mismatch_is_told_by_its_largest_its_mean_and_as_a_divergence():
         {
             "mismatch/logprob_abs_max": 0.5,
             "mismatch/logprob_abs_mean": 0.25,
+            "mismatch/logprob_abs_q999": 0.0,  # of so few tokens the smallest
             "mismatch/kl": (math.exp(0.5) - 1.5 + math.exp(-0.5) - 0.5) / 4,
         }
     )
@@ -117,7 +119,13 @@ def test_worst_mismatch_names_the_prompt_of_its_response():
     mismatch = Mismatch()
     differ(mismatch, [[0.0, 0.1], [-0.9, 0.0, 0.0], [0.2]], ["a", "b", "c"])
     differ(mismatch, [[0.3]], ["d"])
-    assert (mismatch.worst.size, mismatch.worst.prompt_id) == (pytest.approx(0.9), "b")
+    assert mismatch.worst == TokenDifference(pytest.approx(0.9), 4.0, "b", sample=1, position=0)
+
+
+def test_worst_mismatch_names_sample_and_place_of_its_token():
+    mismatch = Mismatch()
+    differ(mismatch, [[0.0, 0.1], [0.0, 0.0, -0.9, 0.0], [0.2]], ["a", "b", "c"])
+    assert (mismatch.worst.prompt_id, mismatch.worst.sample, mismatch.worst.position) == ("b", 1, 2)
 
 
 def test_tokens_of_older_weights_are_measured_but_not_held_against_the_engine():
@@ -125,18 +133,20 @@ def test_tokens_of_older_weights_are_measured_but_not_held_against_the_engine():
     differ(mismatch, [[0.1]], ["new"])
     differ(mismatch, [[0.9]], ["old"], old=True)
     assert (mismatch.worst.size, mismatch.worst.prompt_id) == (pytest.approx(0.1), "new")
-    assert mismatch.abs_max == pytest.approx(0.9)
+    assert (mismatch.spread().mean, mismatch.spread().quantile) == (pytest.approx(0.1), pytest.approx(0.1))
+    assert mismatch.metrics()["mismatch/logprob_abs_max"] == pytest.approx(0.9)
     sick = Mismatch()
     differ(sick, [[math.nan]], ["old"], old=True)
-    assert (sick.abs_max, sick.worst) == (math.inf, TokenDifference())
+    assert sick.metrics()["mismatch/logprob_abs_max"] == math.inf
+    assert sick.spread() == Spread(0.0, 0.0, TokenDifference())
 
 
 def test_worst_is_the_token_furthest_beyond_its_own_bound_not_the_largest_difference():
     mismatch = Mismatch()
     differ(mismatch, [[0.0, -0.6], [0.0]], ["unlikely", "a"], engine=-4.0)
     differ(mismatch, [[0.0], [0.0, -0.2]], ["b", "likely"], engine=-0.25)
-    assert mismatch.worst == TokenDifference(pytest.approx(0.2), 1.0, "likely")
-    assert mismatch.abs_max == pytest.approx(0.6)
+    assert mismatch.worst == TokenDifference(pytest.approx(0.2), 1.0, "likely", sample=1, position=1)
+    assert mismatch.metrics()["mismatch/logprob_abs_max"] == pytest.approx(0.6)
     differ(mismatch, [[-4.8]], ["beyond"], engine=-4.0)
     assert mismatch.worst == TokenDifference(pytest.approx(4.8), 16.0, "beyond")
 
@@ -156,7 +166,8 @@ def test_nan_counts_as_infinite_mismatch_whatever_comes_before_or_after(order):
     microbatches = [([[0.0, math.nan], [5.0]], ["sick", "b"]), ([[0.7]], ["c"])]
     for number in order:
         differ(mismatch, *microbatches[number])
-    assert mismatch.abs_max == mismatch.worst.size == mismatch.worst.scaled == math.inf
+    assert mismatch.metrics()["mismatch/logprob_abs_max"] == mismatch.spread().mean == math.inf
+    assert mismatch.worst.size == mismatch.worst.scaled == math.inf
     assert mismatch.worst.prompt_id == "sick"
 
 
@@ -191,13 +202,29 @@ def test_mismatch_of_two_ranks_is_what_one_would_find(monkeypatch):
         assert reduced.worst == alone.worst and reduced.worst.prompt_id == "b"
 
 
+def test_the_quantile_of_several_ranks_and_microbatches_is_that_of_all_their_tokens(monkeypatch):
+    random = np.random.default_rng(0)
+    first, second, everything = Mismatch(), Mismatch(), []
+    for mismatch, size in ((first, 0.1), (first, 5.0), (second, 0.3)):
+        values = random.normal(0, size, 20_000)
+        everything.append(values)
+        differ(mismatch, [values.tolist()], ["a"])
+    differ(second, [50 * [30.0]], ["old"], old=True)
+    found = np.abs(np.concatenate(everything))
+    for reduced in reduce_over(monkeypatch, [first, second]):
+        spread = reduced.spread()
+        assert spread.mean == pytest.approx(found.mean())
+        assert spread.quantile == pytest.approx(np.quantile(found, 0.999), rel=1e-3)
+        assert reduced.metrics()["mismatch/logprob_abs_q999"] > 1.01 * spread.quantile  # older tokens are in it
+
+
 def test_nan_on_one_rank_reaches_all_and_an_idle_rank_adds_nothing(monkeypatch):
     sick, idle, fine = Mismatch(), Mismatch(), Mismatch()
     differ(sick, [[math.nan]], ["sick"])
     differ(fine, [[5.0]], ["fine"])
     for reduced in reduce_over(monkeypatch, [fine, idle, sick]):
-        assert reduced.abs_max == reduced.worst.size == math.inf
-        assert (reduced.worst.prompt_id, reduced.num_tokens) == ("sick", 2)
+        assert reduced.metrics()["mismatch/logprob_abs_max"] == reduced.worst.size == math.inf
+        assert (reduced.worst.prompt_id, sum(map(len, reduced.sizes))) == ("sick", 2)
 
 
 def test_reference_on_one_rank_is_reported_on_all(monkeypatch):

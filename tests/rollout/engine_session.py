@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.policy.logprobs import PolicyModel
 from mixed_r1_ray.policy.lora import add_lora, merged_parameters
 from mixed_r1_ray.policy.packing import pack
-from mixed_r1_ray.rollout.engine import Engine, EngineRequest
+from mixed_r1_ray.rollout.engine import Engine, EngineRequest, StaleCache
 from mixed_r1_ray.sync.packed import lay_out
 from mixed_r1_ray.sync.packed import pack as pack_weights
 from mixed_r1_ray.sync.sources import StoredWeights
@@ -223,6 +224,18 @@ def measure(path: str) -> dict:
         "mismatch_loaded": mismatch(engine, policy, requests, groups),
         "version_loaded": describe(groups[0])[0]["versions"],
     }
+
+    crowd = [replace(requests[1], prompt_id=f"crowd{number}") for number in range(100)]  # more than run at once
+    broken_off = engine.generate(crowd, SAMPLING, 1)
+    next(broken_off)
+    result["stale_cache_error"] = None
+    try:
+        engine.load_weights(parts(weights(policy)), version=4)
+    except StaleCache as error:
+        result["stale_cache_error"] = str(error)
+    broken_off.close()
+    engine.load_weights(parts(weights(policy)), version=3)
+    result |= {"facts": asdict(engine.facts()), "after_break": tokens(generate())}
 
     incomplete = weights(policy)
     missing = [name for name in incomplete if name.endswith("layers.2.mlp.down_proj.weight")]

@@ -70,6 +70,24 @@ def test_a_load_that_misses_a_parameter_is_an_error_that_names_it(measured):
     assert measured["version_after_failure"] == 3
 
 
+def test_weights_that_come_while_requests_hold_blocks_are_an_error_that_names_the_version(measured):
+    assert "did not reset its prefix cache at weight version 4" in measured["stale_cache_error"]
+
+
+def test_what_a_reader_broke_off_is_gone_from_the_engine(measured):
+    """Else the weights that follow find blocks in use, and the next batch gets groups that it never asked for."""
+    assert measured["after_break"] == measured["after_load"]
+
+
+def test_an_engine_says_what_it_is(measured):
+    """On a CPU; 0.25 GiB over 4 layers of keys and values, 4 heads of 32 float32 numbers each."""
+    facts = measured["facts"]
+    assert facts["device"] == "CPU" and facts["model_runner"] == "V1" and facts["attention"] == "CPU_ATTN"
+    assert facts["vision_attention"] and facts["max_sequences"] == 256
+    a_token = 4 * 2 * 4 * 32 * 4
+    assert facts["cache_tokens"] == pytest.approx(0.25 * 2**30 / a_token, rel=0.01)
+
+
 def test_a_part_is_loaded_alone_where_the_rest_stays_as_it_is(measured):
     assert measured["mismatch_language_stale"] > 100 * LIMIT
     assert measured["mismatch_language_loaded"] <= LIMIT

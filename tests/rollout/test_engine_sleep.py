@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixed_r1_ray.rollout.engine import Engine
+from mixed_r1_ray.errors import UserError
+from mixed_r1_ray.rollout.engine import Engine, StaleCache
 from mixed_r1_ray.types import SamplingConfig
 
 SAMPLING = SamplingConfig(1, 1, 1.0)
@@ -21,6 +22,7 @@ class Device:
     def __init__(self):
         self.there = {"weights", "kv_cache"}
         self.stale: set[str] = set()
+        self.held = 0  # blocks of requests
         self.llm_engine = SimpleNamespace(
             reset_mm_cache=lambda: self.stale.discard("pictures"),
             reset_encoder_cache=lambda: self.stale.discard("encoder"),
@@ -40,8 +42,11 @@ class Device:
         assert not self.there & set(tags), "taken twice"
         self.there |= set(tags)
 
-    def reset_prefix_cache(self) -> None:
-        self.stale.discard("prefix")
+    def reset_prefix_cache(self) -> bool:
+        """As vLLM: nothing is reset while requests hold blocks, and that is all that it says."""
+        if not self.held:
+            self.stale.discard("prefix")
+        return not self.held
 
     def collective_rpc(self, method: str, args: tuple) -> list:
         assert method == "load_policy_weights" and "weights" in self.there
@@ -69,6 +74,21 @@ def test_weights_come_back_first_and_the_cache_when_prompts_come(engine):
     assert engine.llm.there == {"weights"}, "a sync needs the room of the cache"
     list(engine.generate([], SAMPLING, 1))
     assert engine.llm.there == {"weights", "kv_cache"} and engine.version == 3
+
+
+@pytest.mark.parametrize("asleep", [False, True])
+def test_a_cache_that_is_not_reset_is_an_error_that_names_the_version_and_no_users_mistake(engine, asleep):
+    """So that the pool puts another engine in this one's place: an error of the user's would end the run."""
+    if asleep:
+        engine.sleep()
+        engine.wake()
+    engine.llm.held = 3
+    with pytest.raises(StaleCache, match="prefix cache at weight version 7") as caught:
+        engine.load_weights(PARTS, 7)
+    assert engine.version == 0 and not isinstance(caught.value, UserError)
+    if asleep:
+        with pytest.raises(StaleCache, match="weight version 0"):
+            list(engine.generate([], SAMPLING, 1))
 
 
 @given(st.lists(st.sampled_from(["nothing", "sync", "generate"]), max_size=8))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -129,3 +130,10 @@ def test_tables_as_plain_text_show_the_numbers():
     assert row.split() == ["chart", "greedy", "2", "0.250", "0.500", "+0.250", "±", "0.000"]
     assert "\x1b" not in text and "Change" in text
     assert "0.250 ± 0.250" in as_text(summary_table(before, "Before"))
+
+
+def test_a_prompt_of_the_same_id_that_asks_something_else_is_another_one():
+    """Ids are often row numbers, and `data.eval` may change while a run is stopped."""
+    asked, other = (replace(result("0", 1.0), question=question) for question in ("where?", "how many?"))
+    assert compare([asked], [other]) == []
+    assert compare([asked], [asked])[0].num_prompts == 1

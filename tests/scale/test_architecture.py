@@ -8,8 +8,7 @@ import pytest
 import torch
 import transformers
 
-from mixed_r1_ray.errors import UserError
-from mixed_r1_ray.scale.architecture import parse_architecture, read_architecture
+from mixed_r1_ray.scale.architecture import UnknownShape, parse_architecture, read_architecture
 from mixed_r1_ray.scale.published import PUBLISHED
 from mixed_r1_ray.vlm.families import FAMILIES
 from mixed_r1_ray.vlm.tiny import save_tiny
@@ -20,6 +19,12 @@ TOTALS = {  # as remembered of the published checkpoints; not read from their re
     "Qwen/Qwen2.5-VL-3B-Instruct": 3_754_622_976,
     "Qwen/Qwen2.5-VL-7B-Instruct": 8_292_166_656,
 }
+
+
+def changed(key: str, value: object) -> dict:
+    """An InternVL's config.json with another number in its language model."""
+    published = PUBLISHED["OpenGVLab/InternVL3-8B-hf"]
+    return published | {"text_config": published["text_config"] | {key: value}}
 
 
 def parts_of(model: torch.nn.Module, family: str) -> dict[str, int]:
@@ -71,15 +76,30 @@ def test_what_a_config_leaves_out_is_the_class_default():
     assert parse_architecture(sparse) == parse_architecture(published)
 
 
-def test_an_unknown_name_has_no_numbers_and_an_unreadable_folder_is_named(tmp_path):
-    assert read_architecture("someone/something") is None
-    without_vision, foreign = {"model_type": "internvl"}, {"model_type": "bert", "vision_config": {}}
-    for content in ("{", json.dumps(without_vision), json.dumps(foreign)):
-        (tmp_path / "config.json").write_text(content)
-        with pytest.raises(UserError, match=f"{tmp_path}.*config.json"):
-            read_architecture(str(tmp_path))
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"model_type": "llava"}, "names the model type 'llava'; shapes are known of internvl, qwen2_5_vl"),
+        ({"model_type": "internvl"}, "has no vision_config"),
+        (PUBLISHED["OpenGVLab/InternVL3-8B-hf"] | {"vision_config": None}, "something else where a number"),
+        ([], "something else where a number"),
+        ({}, "has no model_type"),
+        (PUBLISHED["OpenGVLab/InternVL3-8B-hf"] | {"text_config": {"model_type": "qwen3_moe"}}, "language model 'qwen3_moe'"),
+        (changed("num_attention_heads", 0), "something else where a number"),
+        (changed("hidden_size", "wide"), "something else where a number"),
+        (changed("intermediate_size", -10**9), "something else where a number"),
+    ],
+)
+def test_what_is_no_known_shape_is_told_in_words(tmp_path, config, said):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnknownShape) as caught:
+        read_architecture(str(tmp_path))
+    assert str(tmp_path) in str(caught.value) and said in str(caught.value)
+    assert not any(sign in str(caught.value) for sign in ("Error(", "{", "('"))
 
 
-def test_a_foreign_family_is_refused_by_name():
-    with pytest.raises(ValueError, match="'llava' is not internvl or qwen2_5_vl"):
-        parse_architecture(PUBLISHED["OpenGVLab/InternVL3-2B-hf"] | {"model_type": "llava"})
+def test_names_that_are_nothing_here_and_files_that_are_no_json_are_told_likewise(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    for path in (str(tmp_path), "someone/something", "tiny:internvl"):
+        with pytest.raises(UnknownShape, match=path):
+            read_architecture(path)

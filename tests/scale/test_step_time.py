@@ -72,6 +72,8 @@ def test_generation_is_bound_by_memory_where_that_is_slower():
 def test_the_batch_is_what_samples_limit_and_cache_allow():
     assert model().batch() == 6  # 12 samples on 2 engines
     assert model("rollout.max_concurrent_sequences=4").batch() == 4
+    many = ["rollout.prompts_per_step=1200", "rollout.group_size=4"]  # 2,400 on each engine
+    assert model(*many, device=DEVICES["H100"]).batch() == 1024 and model(*many, device=DEVICES["A100"]).batch() == 256
     a_sequence = (8 / 2 + 10) * 16  # half of the prompt, the response; 16 bytes a token
     assert model(layout=Layout(cache_bytes=3 * a_sequence)).batch() == 3
 
@@ -163,6 +165,50 @@ def test_the_reference_costs_what_outlasts_generation_or_all_on_shared_gpus():
     assert shared["reference"].seconds == pytest.approx(busy)
     none = {phase.name: phase for phase in model("algo.beta=0").phases()}
     assert none["reference"].seconds == 0
+
+
+def test_turns_of_a_2b_model_on_one_gpu():
+    config = load_config(["conf=debug", "model.path=OpenGVLab/InternVL3-2B-hf"])
+    turns = StepModel(config, read_architecture(config.model.path), DEVICES["H100"]).turns()
+    all_weights, trained = 2_088_957_440, 1_776_283_136  # debug trains the language model alone
+    rate = 0.7 * 64e9
+    there = 2 * trained + 12 * trained  # learner to host: trained bfloat16 weights, float32 copy, two moments
+    back = 2 * all_weights + 12 * trained  # frozen ones stay on the host as well, and come back
+    assert turns.busy == pytest.approx(
+        {
+            "rollout": 2 * 2 * all_weights / rate,  # vLLM copies its weights out and in
+            "learner": (there + back) / rate,
+            "reference": 2 * all_weights / rate,  # the host has them already
+        }
+    )
+    assert turns.seconds == pytest.approx(1.404, abs=1e-3) and turns.bound == "host link"
+
+
+SHARED = ["cluster.share_gpus=true", "learner.num_workers=2", "rollout.num_workers=2"]
+
+
+def test_turns_are_of_those_who_share_and_of_what_they_keep():
+    all_weights, trained = 2 * SMALL.parameters, SMALL.parameters - 100
+    turns = model(*SHARED).turns().busy
+    assert turns["learner"] == pytest.approx((all_weights + 2 * trained + 24 * trained) / 2 / 1e6)  # two ranks
+    offloaded = model(*SHARED, "learner.offload=optimizer").turns().busy
+    assert offloaded["learner"] == pytest.approx((all_weights + 2 * trained) / 2 / 1e6)
+    assert "reference" not in model(*SHARED, "algo.beta=0").turns().busy
+    alone = model(*SHARED, "learner.gpus_per_worker=0", "reference.gpus_per_worker=0").turns()
+    assert alone.busy == {} and alone.seconds == 0
+    adapters = ["learner.lora_rank=2", "learner.freeze=vision+projector"]
+    changing = SMALL.language.lora_parameters(2)
+    moved = all_weights + 2 * changing + (2 + 24) * changing  # back: all; both ways: what is trained
+    found = model(*SHARED, *adapters).turns().busy
+    assert set(found) == {"rollout", "learner"} and found["learner"] == pytest.approx(moved / 2 / 1e6)
+
+
+def test_a_step_on_shared_gpus_waits_for_its_turns():
+    shared = model("cluster.share_gpus=true")
+    phases = {phase.name: phase.seconds for phase in shared.phases()}
+    assert phases["turns"] == shared.turns().seconds > 0
+    assert shared.seconds() == pytest.approx(sum(phases.values()))
+    assert "turns" not in [phase.name for phase in model().phases()]
 
 
 def test_the_step_is_the_sum_of_what_it_waits_for():

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mixed_r1_ray.config import Config
-from mixed_r1_ray.environment import cluster_address, prepare_environment
+from mixed_r1_ray.environment import cluster_address, joining, prepare_environment
 from mixed_r1_ray.errors import UserError
 
 OBJECT_STORE_BYTES = 256 * 2**20  # tasks are told rows of text; pictures go from file to file
@@ -38,7 +38,7 @@ def ray_for_data(num_cpus: int | None = None) -> Iterator[None]:
         "include_dashboard": False,
         "_node_ip_address": "127.0.0.1",
     }
-    chosen = {"address": address} if address else local
+    chosen = joining(address) if address else local
     try:
         ray.init(**chosen, log_to_driver=False, logging_level=logging.ERROR)
     except (ValueError, ConnectionError) as error:

@@ -6,18 +6,21 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from statistics import fmean
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 from mixed_r1_ray.algo.aggregation import BatchSize
+from mixed_r1_ray.algo.learning_rate import rate_of_peak
 from mixed_r1_ray.algo.objective import Objective
-from mixed_r1_ray.config import Config
+from mixed_r1_ray.config import Config, LearnerConfig
 from mixed_r1_ray.guard import Guard
+from mixed_r1_ray.policy.adamw import fresh_state, make_adamw, step_count
 from mixed_r1_ray.policy.buffers import restore_buffers
 from mixed_r1_ray.policy.device import to_device, worker_device
+from mixed_r1_ray.policy.finite import SKIPPED, SkippedUpdates, check_policy, check_update, means_of
+from mixed_r1_ray.policy.host_copy import HostCopy
 from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.policy.lora import add_lora, adapters_off
 from mixed_r1_ray.policy.microbatches import Microbatch, plan_microbatches
@@ -26,9 +29,10 @@ from mixed_r1_ray.policy.outgoing import OutgoingWeights
 from mixed_r1_ray.policy.packing import PackedGroups
 from mixed_r1_ray.policy.reading import read_logprobs
 from mixed_r1_ray.policy.recomputing import recompute_layers
-from mixed_r1_ray.policy.sleeping import put_to_sleep, wake_up
+from mixed_r1_ray.policy.sleeping import put_to_sleep
 from mixed_r1_ray.policy.statistics import Mismatch, UpdateStatistics
 from mixed_r1_ray.policy.tokens import SampleKey, TokenTensors, fetch_contents
+from mixed_r1_ray.schedules import learning_rate_steps
 from mixed_r1_ray.types import GroupInfo, PromptInputs, Reading, TrainBatch
 
 REDUCE_BUCKET = 5 * 10**8  # most gradients that are reduced at once, in numbers: DeepSpeed's default
@@ -49,7 +53,7 @@ class PolicyLearner:
     def __init__(self, config: Config, rendezvous: Rendezvous):
         self.config = config
         self.rank, self.num_ranks = rendezvous.rank, rendezvous.num_ranks
-        torch.set_num_threads(config.learner.threads)
+        torch.set_num_threads(num_threads(config.learner))
         torch.manual_seed(config.run.seed)
         self.device = worker_device("learner", config.learner.gpus_per_worker)
         _join(rendezvous, self.device, config.learner.start_timeout_s)
@@ -58,13 +62,16 @@ class PolicyLearner:
         self.adapter = self.policy.adapter
         self.objective = Objective(config.algo)
         self.guard = Guard.from_config(config)
+        self.skipped = SkippedUpdates(config.learner.max_skipped_updates)
         self._create_optimizer_state()
+        self.host = HostCopy(self.device)
         self.outgoing = OutgoingWeights(self.policy.model, self.rank, self.device)
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
         """The optimizer steps of one global batch. Returns metrics, means over the steps, the same on every rank.
 
-        Raises NumericsError, before anything is changed, where engine and trainer disagree beyond the threshold.
+        Raises NumericsError, before anything is changed, where engine and trainer disagree beyond the threshold, and
+        UserError where the new weights are not finite or their answers are not (policy/finite.py).
         """
         algo = self.config.algo
         minibatches = cut_minibatches(batch, algo.num_minibatches, algo.num_epochs, self.config.run.seed)
@@ -75,13 +82,13 @@ class PolicyLearner:
             statistics, measured = self._accumulate(minibatch, old)
             if not updates:
                 mismatch = (mismatch or measured).reduce()
-                self.guard.check_mismatch(batch.step, mismatch.worst)
+                self.guard.check_mismatch(batch.step, mismatch.spread())
             metrics = statistics.reduce().metrics(minibatch)
             if not updates and batch.step == 1:
                 self.guard.check_initial_kl(metrics.get("kl/reference", 0.0))
-            updates.append(metrics | self._step())
-        means = {name: fmean(update[name] for update in updates) for name in updates[0]}
-        return means | mismatch.metrics() | {"updates": len(updates)}
+            updates.append(metrics | self._step(batch.step))
+        check_policy(self, batch.step)
+        return means_of(updates) | mismatch.metrics()
 
     def _old_logprobs(self, batch: TrainBatch) -> tuple[dict[SampleKey, torch.Tensor], Mismatch]:
         """Log-probabilities of the whole batch under the weights as they are, and how far the engine's are from them.
@@ -140,13 +147,18 @@ class PolicyLearner:
         tokens = [to_device(TokenTensors.of(microbatch, batch, contents), self.device) for microbatch in plan]
         return list(zip(plan, tokens, strict=True))
 
-    def _step(self) -> dict[str, float]:
-        """Applies the gradient."""
+    def _step(self, step: int) -> dict[str, float]:
+        """Applies the gradient; where it is not finite, DeepSpeed leaves all as it was."""
         self._set_learning_rate(self.optimizer_steps() + 1)
         self.engine.step()
+        skipped = not self.engine.was_step_applied()
+        self.skipped.note(step, skipped)
+        if not skipped:
+            check_update(self, step)
         return {
             "grad_norm": float(self.engine.get_global_grad_norm()),
             "learning_rate": self.engine.optimizer.param_groups[0]["lr"],
+            SKIPPED: int(skipped),
         }
 
     def _with_reference(self, tokens: TokenTensors, packed: PackedGroups) -> TokenTensors:
@@ -168,34 +180,38 @@ class PolicyLearner:
             return read_logprobs(self.engine, self.policy, prompts, responses, reading)
 
     def sleep(self) -> None:
-        """Moves parameters, gradients and AdamW's state to host memory, and leaves the GPU to others."""
-        put_to_sleep(self.engine, self.device)
+        """Moves parameters and AdamW's state to host memory, drops gradients, and leaves the GPU to others."""
+        put_to_sleep(self.engine, self.host)
 
     def wake(self) -> None:
         """Moves them back."""
-        wake_up(self.engine, self.device)
+        self.host.bring_back()
 
     def optimizer_steps(self) -> int:
         """Updates that AdamW has counted, for its bias correction."""
         return int(next(iter(self.engine.optimizer.optimizer.state.values()))["step"])
 
     def set_optimizer_steps(self, steps: int) -> None:
-        for state in self.engine.optimizer.optimizer.state.values():
-            state["step"] = torch.tensor(float(steps))
+        for shard, state in self.engine.optimizer.optimizer.state.items():
+            state["step"] = step_count(shard, steps)
 
     def _create_optimizer_state(self) -> None:
         """AdamW makes its state at its first step; a checkpoint is loaded before that."""
         zero3 = self.engine.optimizer
         for shard in zero3.fp32_partitioned_groups_flat:
-            moments = {name: torch.zeros_like(shard, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
-            zero3.optimizer.state[shard] = {"step": torch.tensor(0.0)} | moments
+            zero3.optimizer.state[shard] = fresh_state(shard)
 
     def _set_learning_rate(self, update: int) -> None:
         """That of the optimizer step with this number, from 1."""
-        learner = self.config.learner
-        warmup = min(1.0, update / learner.warmup_steps) if learner.warmup_steps else 1.0
+        learner, steps = self.config.learner, learning_rate_steps(self.config)
+        part = rate_of_peak(update, learner.lr_scheduler, learner.warmup_steps, steps, learner.min_lr_ratio)
         for group in self.engine.optimizer.param_groups:
-            group["lr"] = learner.learning_rate * warmup
+            group["lr"] = learner.learning_rate * part
+
+
+def num_threads(learner: LearnerConfig) -> int:
+    """Threads of a rank: `threads`, else one for each whole CPU that it reserves."""
+    return learner.threads or max(1, int(learner.cpus_per_worker))
 
 
 def _join(rendezvous: Rendezvous, device: torch.device, timeout_s: float) -> None:
@@ -237,11 +253,9 @@ def _zero3_engine(config: Config, device: torch.device):
     # DeepSpeed would take its whole bucket for a few adapters, too.
     bucket = min(REDUCE_BUCKET, sum(parameter.ds_numel for parameter in trained))
     settings["zero_optimization"]["reduce_bucket_size"] = bucket
-    learner = config.learner
-    optimizer = torch.optim.AdamW(
-        trained, lr=learner.learning_rate, betas=tuple(learner.betas), weight_decay=learner.weight_decay
+    engine, *_ = deepspeed.initialize(
+        model=policy, optimizer=make_adamw(trained, config.learner), config=settings, dist_init_required=False
     )
-    engine, *_ = deepspeed.initialize(model=policy, optimizer=optimizer, config=settings, dist_init_required=False)
     for buffer in policy.buffers():
         buffer.data = buffer.data.to(device)  # ZeRO-3 places parameters alone
     engine.eval()  # no dropout: the distribution that is trained is the one that was sampled from

@@ -33,12 +33,21 @@ def read_logprobs(
     if reading.own_positions:
         packed = replace(packed, position_ids=_own_positions(policy, prompts, responses))
     if reading.shift:
-        source = (packed.source_index + reading.shift).clamp(0, packed.input_ids.numel() - 1)
-        packed = replace(packed, source_index=source)
+        packed = replace(packed, source_index=shifted_sources(packed, reading.shift))
     with _supposing(policy, reading):
         logprobs, _ = forward(packed)
     lengths = [sum(len(response) for response in row) for row in responses]
     return [part.numpy() for part in logprobs.cpu().split(lengths)]
+
+
+def shifted_sources(packed: PackedGroups, shift: int) -> torch.Tensor:
+    """Like PackedGroups.source_index, so many tokens later in the order prompt, its responses, next prompt, ..."""
+    groups = packed.attention.prompts
+    places = torch.arange(packed.input_ids.numel(), device=packed.source_index.device)
+    prompts, responses = places.split([sum(groups.key_lengths), sum(groups.query_lengths)])
+    pairs = zip(prompts.split(groups.key_lengths), responses.split(groups.query_lengths), strict=True)
+    order = torch.cat([part for pair in pairs for part in pair])
+    return order[(order.argsort()[packed.source_index] + shift).clamp(0, len(order) - 1)]
 
 
 @contextmanager

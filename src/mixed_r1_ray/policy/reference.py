@@ -8,7 +8,8 @@ import torch
 
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.gpu_memory import forget_peak, peak_bytes
-from mixed_r1_ray.policy.device import free_cached_memory, worker_device
+from mixed_r1_ray.policy.device import worker_device
+from mixed_r1_ray.policy.host_copy import HostCopy
 from mixed_r1_ray.policy.loading import load_policy
 from mixed_r1_ray.types import Group, PromptInputs
 from mixed_r1_ray.whereabouts import observed
@@ -26,6 +27,7 @@ class ReferenceWorker:
         torch.set_num_threads(config.reference.threads)
         self.device = worker_device("reference", config.reference.gpus_per_worker)
         self.policy = load_policy(config.model, config.rollout.temperature).eval().requires_grad_(False)
+        self.host = HostCopy(self.device)
         if not config.cluster.share_gpus:
             self.wake()
 
@@ -35,13 +37,13 @@ class ReferenceWorker:
     def wake(self) -> None:
         """To its GPU, if it has one. Where others share that, it begins on the host."""
         forget_peak()
-        self.policy.to(self.device)
+        self.policy.to(self.device)  # moves something the first time alone
+        self.host.bring_back()
 
     def sleep(self) -> int | None:
         """Off its GPU; returns the most bytes that were in use there."""
         peak = peak_bytes()
-        self.policy.to("cpu")
-        free_cached_memory()
+        self.host.take_off(constant=[*self.policy.parameters(), *self.policy.buffers()])
         return peak
 
     @torch.inference_mode()

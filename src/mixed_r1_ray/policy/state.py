@@ -9,7 +9,7 @@ all ranks one after the other are the parameter and some padding, any number of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from mixed_r1_ray.errors import UserError
-from mixed_r1_ray.runtime.checkpoints import Files, seal
+from mixed_r1_ray.policy.adamw import MOMENTS
+from mixed_r1_ray.runtime.checkpoints import Files, Unusable, seal
 
 if TYPE_CHECKING:
     from mixed_r1_ray.policy.learner import PolicyLearner
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
 MOST_RANKS = 4096  # a parameter's padding is shorter than the number of ranks that wrote it
 
 
@@ -37,11 +37,16 @@ class TrainingSnapshot:
     describe_policy: Callable[[Path], None]  # writes configs and processor
 
     def write(self, folder: Path) -> Files:
-        """Writes and seals this rank's files. Raises UserError naming the rank and what it could not write."""
+        """Writes and seals this rank's files. Raises UserError naming the rank and what it could not write.
+
+        Nor is anything written that is not finite.
+        """
         from huggingface_hub import save_torch_state_dict
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
+        if broken := first_broken((self.share | self.weights).items()):
+            raise UserError(f"learner[{self.rank}]: {broken}: no checkpoint was made of it")
         writing = shard = folder / f"optimizer-{self.rank:05d}-of-{self.num_ranks:05d}.safetensors"
         try:
             save_file(self.share, shard)
@@ -59,15 +64,26 @@ class TrainingSnapshot:
         return files
 
 
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all its numbers are; mostly read once and nothing made of them. A sum is finite only if all are."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+
+
+def first_broken(named: Iterable[tuple[str, torch.Tensor]]) -> str | None:
+    """The first that holds numbers that are not finite, and how many; None where all are."""
+    for name, tensor in named:
+        if not is_finite(tensor):
+            return f"{name} holds {int((~tensor.isfinite()).sum())} numbers that are not finite"
+    return None
+
+
 def take_snapshot(learner: PolicyLearner) -> TrainingSnapshot:
     """Copies this rank's share of the state to host memory; all ranks must call."""
-    from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state
-
     share = {}
-    for name, parameter in _trained(learner):
-        pieces = {"weight": safe_get_local_fp32_param(parameter)}
-        pieces |= {moment: safe_get_local_optimizer_state(parameter, moment) for moment in MOMENTS}
-        share |= {f"{kind}/{name}": piece.detach().to("cpu", copy=True) for kind, piece in pieces.items()}
+    for name, piece in own_pieces(learner, padded=True):
+        share[name] = piece.detach().to("cpu", copy=True)
+    for name, piece in own_pieces(learner):
+        share[name][piece.numel() :] = 0.0  # padding, of which ZeRO-3 says nothing
     share["optimizer_steps"] = torch.tensor(learner.optimizer_steps())
     return TrainingSnapshot(
         rank=learner.rank,
@@ -78,23 +94,50 @@ def take_snapshot(learner: PolicyLearner) -> TrainingSnapshot:
     )
 
 
+def own_pieces(
+    learner: PolicyLearner, padded: bool = False, as_computed: bool = False
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """This rank's part of each trained parameter's float32 weight and moments, by their names in a checkpoint; flat.
+
+    padded: with what ZeRO-3 fills up the last rank's part with. as_computed: the weight as the model has it, too.
+    """
+    from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state
+
+    for name, parameter in _trained(learner):
+        pieces = {"weight": safe_get_local_fp32_param(parameter)}
+        pieces |= {moment: safe_get_local_optimizer_state(parameter, moment) for moment in MOMENTS}
+        if as_computed:
+            pieces[f"weight in {parameter.dtype}"] = parameter.ds_tensor.data
+        for kind, piece in pieces.items():
+            own = piece.numel() if padded else max(0, parameter.ds_numel - learner.rank * piece.numel())
+            yield f"{kind}/{name}", piece[:own]
+
+
 def load_training_state(learner: PolicyLearner, folder: Path) -> None:
-    """Takes over what any number of snapshots wrote. Raises UserError where the shards do not hold this model."""
+    """Takes over what any number of snapshots wrote. Raises UserError where the shards do not hold this model.
+
+    Raises Unusable, before anything is changed, where they hold numbers that are not finite.
+    """
     import deepspeed
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
     pieces = read_pieces(folder)
     for name, parameter in _trained(learner):
-        size, shape = parameter.ds_numel, parameter.ds_shape
+        size = parameter.ds_numel
         weight = pieces.get(f"weight/{name}", torch.empty(0))
         if not size <= weight.numel() < size + MOST_RANKS:
             raise UserError(f"checkpoint {folder}: holds no {name} of {size} numbers; another model's?")
-        weight = weight[:size].view(shape)
+        of_parameter = [f"{kind}/{name}" for kind in ("weight", *MOMENTS)]
+        pieces |= {piece: pieces[piece][:size].view(parameter.ds_shape) for piece in of_parameter}
+    if broken := first_broken(pieces.items()):
+        raise Unusable(f"checkpoint {folder}: {broken}")
+    for name, parameter in _trained(learner):
+        weight = pieces[f"weight/{name}"]
         safe_set_full_fp32_param(parameter, weight)  # AdamW's copy; the model's own follows
         with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
             parameter.data.copy_(weight)
         for moment in MOMENTS:
-            safe_set_full_optimizer_state(parameter, pieces[f"{moment}/{name}"][:size].view(shape), moment)
+            safe_set_full_optimizer_state(parameter, pieces[f"{moment}/{name}"], moment)
     learner.set_optimizer_steps(int(pieces["optimizer_steps"][0]))
 
 
@@ -109,6 +152,17 @@ def read_pieces(folder: Path, kind: str = "") -> dict[str, torch.Tensor]:
                 if key.startswith(kind):
                     pieces.setdefault(key, []).append(tensors.get_tensor(key).flatten())
     return {key: torch.cat(of_ranks) for key, of_ranks in pieces.items()}
+
+
+def check_policy_files(folder: Path) -> None:
+    """Raises Unusable where a weight in the checkpoint's `policy/` is not finite."""
+    from safetensors import safe_open
+
+    for file in sorted((folder / "policy").glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            named = ((name, tensors.get_tensor(name)) for name in tensors.keys())  # noqa: SIM118 (no mapping)
+            if broken := first_broken(named):
+                raise Unusable(f"checkpoint {folder}: {broken}")
 
 
 def _trained(learner: PolicyLearner) -> list[tuple[str, torch.nn.Parameter]]:

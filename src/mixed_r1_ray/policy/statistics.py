@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from mixed_r1_ray.algo.kl import k3
 from mixed_r1_ray.algo.objective import Terms
-from mixed_r1_ray.guard import LIKELY, TokenDifference, TokenDifferences
+from mixed_r1_ray.guard import LIKELY, Spread, TokenDifference, TokenDifferences, high_quantile, locate
 from mixed_r1_ray.policy.tokens import TokenTensors
 from mixed_r1_ray.types import TrainBatch
 
@@ -68,18 +68,17 @@ class UpdateStatistics:
 
 @dataclass
 class Mismatch:
-    """Engine against trainer, before a step's first update.
+    """Engine against trainer on every token, before a step's first update.
 
-    Over all tokens, and the token nearest to or furthest beyond its bound among those of the current weights, where the
-    two should agree: tokens of older weights (`algo.max_staleness`) differ by what was learned since.
+    Sizes are kept, 5 bytes a token: a quantile over all ranks wants them. What is judged are the tokens of the current
+    weights, where the two should agree; those of older ones (`algo.max_staleness`) differ by what was learned since.
     likely: the guard's.
     """
 
     likely: float = LIKELY["float32"]
-    abs_max: float = 0.0
-    abs_sum: float = 0.0
     kl_sum: float = 0.0
-    num_tokens: int = 0
+    sizes: list[np.ndarray] = field(default_factory=list)  # float32 (N,) of each microbatch
+    current: list[np.ndarray] = field(default_factory=list)  # bool (N,): of the current weights
     worst: TokenDifference = TokenDifference()
 
     def add(self, tokens: TokenTensors, logprobs: torch.Tensor, version: int) -> None:
@@ -88,33 +87,38 @@ class Mismatch:
         self.kl_sum += float((torch.expm1(difference) - difference).sum())
         engine, trainer = tokens.rollout_logprobs.cpu().numpy(), logprobs.cpu().numpy()
         differences = TokenDifferences.of(engine, trainer, self.likely)
-        self.abs_max = max(self.abs_max, float(differences.sizes.max()))
-        self.abs_sum += float(differences.sizes.sum())
-        self.num_tokens += len(difference)
-        held = np.where(tokens.weight_versions.cpu().numpy() == version, differences.scaled, 0.0)
+        current = tokens.weight_versions.cpu().numpy() == version
+        self.sizes.append(differences.sizes.astype(np.float32))
+        self.current.append(current)
+        held = np.where(current, differences.scaled, 0.0)
         token = int(held.argmax())
         if held[token] > self.worst.scaled:
-            response = int(torch.searchsorted(tokens.response_lengths.cumsum(0), token, right=True))
-            self.worst = differences.token(token, tokens.samples[response][0])
+            response, position = locate(token, tokens.response_lengths.tolist())
+            self.worst = differences.token(token, *tokens.samples[response], position)
 
     def reduce(self) -> Mismatch:
         """The same over all ranks."""
         parts = _gather(self)
         return Mismatch(
             self.likely,
-            abs_max=max(part.abs_max for part in parts),
-            abs_sum=sum(part.abs_sum for part in parts),
             kl_sum=sum(part.kl_sum for part in parts),
-            num_tokens=sum(part.num_tokens for part in parts),
+            sizes=[sizes for part in parts for sizes in part.sizes],
+            current=[current for part in parts for current in part.current],
             worst=max((part.worst for part in parts), key=lambda worst: worst.scaled),
         )
 
+    def spread(self) -> Spread:
+        """Of the tokens of the current weights."""
+        return Spread.of(np.concatenate(self.sizes)[np.concatenate(self.current)], self.worst)
+
     def metrics(self) -> dict[str, float]:
-        """Under the names of the run's metrics."""
+        """Over all tokens, under the names of the run's metrics."""
+        sizes = np.concatenate(self.sizes)
         return {
-            "mismatch/logprob_abs_max": self.abs_max,
-            "mismatch/logprob_abs_mean": self.abs_sum / self.num_tokens,
-            "mismatch/kl": self.kl_sum / self.num_tokens,
+            "mismatch/logprob_abs_max": float(sizes.max()),
+            "mismatch/logprob_abs_mean": float(sizes.mean(dtype=np.float64)),
+            "mismatch/logprob_abs_q999": high_quantile(sizes),
+            "mismatch/kl": self.kl_sum / len(sizes),
         }
 
 

@@ -14,6 +14,7 @@ from ray import ObjectRef
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.gpu_memory import forget_peak, peak_bytes
 from mixed_r1_ray.policy.background_save import BackgroundSave
+from mixed_r1_ray.policy.finite import check_loaded
 from mixed_r1_ray.policy.learner import PolicyLearner, Rendezvous
 from mixed_r1_ray.policy.state import load_training_state, take_snapshot
 from mixed_r1_ray.sync.broadcast import Meeting
@@ -100,4 +101,6 @@ class LearnerWorker:
             self.saving.wait(deadline_s)
 
     def load(self, folder: str) -> None:
+        """Raises Unusable where what lies there is no use; another may then be loaded."""
         load_training_state(self.learner, Path(folder))
+        check_loaded(self.learner, Path(folder))

@@ -11,13 +11,18 @@ import numpy as np
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.guard import NumericsError
 from mixed_r1_ray.rollout.sampling import group_seed
+from mixed_r1_ray.runtime.provenance import gpu_name
 from mixed_r1_ray.sync.broadcast import Meeting
 from mixed_r1_ray.sync.sources import WeightSource
-from mixed_r1_ray.types import MAX_PICTURES, Group, Rollout, SamplingConfig
+from mixed_r1_ray.types import MAX_PICTURES, EngineFacts, Group, Rollout, SamplingConfig
 from mixed_r1_ray.vlm.base import BANNED_BIAS, VLMAdapter
 from mixed_r1_ray.vlm.families import load_adapter
 
 CPU_BATCHED_TOKENS = 4096  # prefilled in one engine step
+
+
+class StaleCache(RuntimeError):
+    """Keys and values of other weights are still there. No user's mistake: an engine in this one's place has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +50,19 @@ class Engine:
     def generate(self, requests: Sequence[EngineRequest], sampling: SamplingConfig, step: int) -> Iterator[Group]:
         """Yields each group as soon as its last sample is finished, in that order."""
         self._wake_cache()
-        engine = self.llm.llm_engine
-        for request in requests:
-            engine.add_request(request.prompt_id, _vllm_prompt(request), self._params(request, sampling, step))
-        while engine.has_unfinished_requests():
-            for output in engine.step():
-                if output.finished:
-                    yield self._group(output)
+        engine, unfinished = self.llm.llm_engine, set()
+        try:
+            for request in requests:
+                engine.add_request(request.prompt_id, _vllm_prompt(request), self._params(request, sampling, step))
+                unfinished.add(request.prompt_id)
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    if output.finished:
+                        unfinished.discard(output.request_id)
+                        yield self._group(output)
+        finally:  # who reads may stop, or be stopped by what it read: the rest would come among the next groups
+            if unfinished:
+                engine.abort_request(sorted(unfinished))
 
     def join_broadcast(self, meeting: Meeting, first_rank: int) -> None:
         """Has the engine's workers enter the group in which learners send weights, from `first_rank` on."""
@@ -60,10 +71,11 @@ class Engine:
     def load_weights(self, parts: Mapping[str, WeightSource], version: int) -> None:
         """Takes over `version` of the weights from the sources of its parts; a part that is left out stays as it is.
 
-        Raises NumericsError naming the parameters that were left untouched, or what did not arrive as it was sent.
+        Raises NumericsError naming the parameters that were left untouched, or what did not arrive as it was sent, and
+        StaleCache where requests are still being generated.
         """
         unfilled = self.llm.collective_rpc("load_policy_weights", args=(parts,))
-        self._forget_what_is_cached()
+        self._forget_what_is_cached(version)
         for missing in unfilled:
             if missing:
                 raise NumericsError(
@@ -83,12 +95,33 @@ class Engine:
     def _wake_cache(self) -> None:
         if self._cache_asleep:
             self.llm.wake_up(tags=["kv_cache"])
-            self._forget_what_is_cached()
+            self._forget_what_is_cached(self.version)
             self._cache_asleep = False
 
-    def _forget_what_is_cached(self) -> None:
-        """Of prompts and pictures: it was computed with other weights, or its memory was given away."""
-        self.llm.reset_prefix_cache()
+    def facts(self) -> EngineFacts:
+        """What vLLM decided for this engine."""
+        settings = self.llm.llm_engine.vllm_config
+        language, vision = self.llm.collective_rpc("attention_kernels")[0]
+        return EngineFacts(
+            device=gpu_name() if self.config.rollout.gpus_per_worker else "CPU",
+            model_runner="V2" if settings.use_v2_model_runner else "V1",
+            attention=language,
+            vision_attention=vision,
+            cache_tokens=settings.cache_config.kv_cache_size_tokens,
+            max_sequences=settings.scheduler_config.max_num_seqs,
+        )
+
+    def _forget_what_is_cached(self, version: int) -> None:
+        """Of prompts and pictures: it was computed with other weights than `version`, or its memory was given away.
+
+        vLLM resets no prefix cache of which requests hold blocks, and says so by False alone. The other two resets
+        empty their caches whatever is going on, and return nothing.
+        """
+        if not self.llm.reset_prefix_cache():
+            raise StaleCache(
+                f"vLLM did not reset its prefix cache at weight version {version}: requests hold blocks of keys and "
+                "values that other weights made"
+            )
         self.llm.llm_engine.reset_mm_cache()
         self.llm.llm_engine.reset_encoder_cache()
 
@@ -178,7 +211,10 @@ def _set_environment(config: Config) -> None:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if config.rollout.gpus_per_worker == 0:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        os.environ["OMP_NUM_THREADS"] = str(config.rollout.threads)
+        os.environ["OMP_NUM_THREADS"] = str(config.rollout.threads)  # of its children; here OpenMP is loaded by now
+        import torch
+
+        torch.set_num_threads(config.rollout.threads)
 
 
 def _vllm_prompt(request: EngineRequest) -> dict:

@@ -13,7 +13,7 @@ from mixed_r1_ray.rollout.engine import Engine, EngineRequest
 from mixed_r1_ray.sync.broadcast import Meeting
 from mixed_r1_ray.sync.shared import SharedBucket
 from mixed_r1_ray.sync.sources import BroadcastWeights, SharedWeights, StoredWeights, WeightSource
-from mixed_r1_ray.types import Bucket, Group, GroupInfo, Layout, Prompt, PromptInputs, SamplingConfig, WeightUpdate
+from mixed_r1_ray.types import Bucket, EngineFacts, Group, GroupInfo, Layout, Prompt, PromptInputs, SamplingConfig, WeightUpdate
 from mixed_r1_ray.whereabouts import observed
 
 
@@ -28,8 +28,8 @@ class RolloutWorker:
         self.loaded: int | None = None  # version of the weights that came from learners
         self.constant: tuple[Bucket, ...] = ()  # those that it has of what no version changes
 
-    def ready(self) -> bool:
-        return True
+    def ready(self) -> EngineFacts:
+        return self.engine.facts()
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: SamplingConfig, step: int, update: WeightUpdate | None = None

@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ MANIFEST = "manifest.json"
 POLL_S = 0.05
 Files = dict[str, dict[str, Any]]  # path below the checkpoint -> its size (bytes) and sha256
 _NAME = re.compile(r"step_(\d{6,})")
+
+
+class Unusable(UserError):
+    """A checkpoint that no run can go on from: not whole, or its numbers are no use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +116,28 @@ def commit(
     return Checkpoint(final, step, state)
 
 
-def newest_valid(root: Path) -> tuple[Checkpoint | None, list[str]]:
+def newest_valid(
+    root: Path, use: Callable[[Checkpoint], None] = lambda checkpoint: None
+) -> tuple[Checkpoint | None, list[str]]:
     """Returns the newest checkpoint whose every file has the size and hash of its manifest, or None.
 
-    The second value names the fault of each newer one that was passed over. Nothing is deleted.
+    use: called with it; where it raises Unusable, an older one is tried. The second value names the fault of each newer
+    one that was passed over. Nothing is deleted.
     """
+    return first_valid([path for _, path in _steps(root)], use)
+
+
+def first_valid(
+    paths: Iterable[Path], use: Callable[[Checkpoint], None]
+) -> tuple[Checkpoint | None, list[str]]:
+    """The same, in an order of one's own."""
     faults = []
-    for _, path in _steps(root):
+    for path in paths:
         try:
-            return verify(path), faults
-        except UserError as error:
+            checkpoint = verify(path)
+            use(checkpoint)
+            return checkpoint, faults
+        except Unusable as error:
             faults.append(str(error))
     return None, faults
 
@@ -136,26 +153,26 @@ def folder_of(root: Path, step: int) -> Path:
 
 
 def verify(path: Path) -> Checkpoint:
-    """Reads one checkpoint folder and checks every file. Raises UserError naming the first fault."""
+    """Reads one checkpoint folder and checks every file. Raises Unusable naming the first fault."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         claimed = manifest.pop("sha256")
         step, files, state = manifest["step"], manifest["files"], manifest["state"]
     except FileNotFoundError:
-        raise UserError(f"checkpoint {path} has no {MANIFEST}: it was not written to its end") from None
+        raise Unusable(f"checkpoint {path} has no {MANIFEST}: it was not written to its end") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"checkpoint {path}: {MANIFEST} cannot be read ({error!r})") from error
+        raise Unusable(f"checkpoint {path}: {MANIFEST} cannot be read ({error!r})") from error
     if _digest(manifest) != claimed:
-        raise UserError(f"checkpoint {path}: {MANIFEST} was changed after it was written")
+        raise Unusable(f"checkpoint {path}: {MANIFEST} was changed after it was written")
     for name, expected in files.items():
         file = path / name
         if not file.is_file():
-            raise UserError(f"checkpoint {path}: file {name} is missing")
+            raise Unusable(f"checkpoint {path}: file {name} is missing")
         size = file.stat().st_size
         if size != expected["bytes"]:
-            raise UserError(f"checkpoint {path}: file {name} has {size} bytes instead of {expected['bytes']}")
+            raise Unusable(f"checkpoint {path}: file {name} has {size} bytes instead of {expected['bytes']}")
         if _sha256(file) != expected["sha256"]:
-            raise UserError(f"checkpoint {path}: the content of file {name} is damaged (sha256 differs)")
+            raise Unusable(f"checkpoint {path}: the content of file {name} is damaged (sha256 differs)")
     return Checkpoint(path, step, state)
 
 

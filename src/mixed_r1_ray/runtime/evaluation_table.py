@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MODES = ("greedy", "sampled")
+PROMPT = ("reward_type", "source", "question", "answer")  # what makes a prompt, besides its id
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +123,16 @@ def compare(before: Sequence[EvalResult], after: Sequence[EvalResult]) -> list[P
     return differences
 
 
-def task_by_prompt(results: Iterable[EvalResult], reward_type: str, mode: str) -> dict[str, float | None]:
-    """Prompt id -> mean task reward of its scored samples; None where none was scored."""
-    samples: dict[str, list[float]] = {}
+def task_by_prompt(results: Iterable[EvalResult], reward_type: str, mode: str) -> dict[tuple, float | None]:
+    """Prompt -> mean task reward of its scored samples; None where none was scored.
+
+    A prompt is more than its id: held-out data may change in mid-run, and ids are often just row numbers.
+    """
+    samples: dict[tuple, list[float]] = {}
     for result in results:
         if result.reward_type == reward_type and result.mode == mode:
-            scores = samples.setdefault(result.prompt_id, [])
+            prompt = (result.prompt_id, *(getattr(result, part) for part in PROMPT))
+            scores = samples.setdefault(prompt, [])
             if result.task is not None:
                 scores.append(result.task)
     return {prompt: fmean(scores) if scores else None for prompt, scores in samples.items()}
@@ -236,6 +241,20 @@ def load_results(folder: Path, step: int) -> list[EvalResult] | None:
 def evaluated_steps(folder: Path) -> list[int]:
     """Steps that have an evaluation, in order."""
     return sorted(int(path.stem.removeprefix("step_")) for path in folder.glob("step_*.parquet"))
+
+
+def steps_unlike_the_last(folder: Path) -> set[int]:
+    """Steps whose evaluation asked other prompts than the latest one: their means cannot be compared with its."""
+    asked = {step: _prompts(folder / f"step_{step:06d}.parquet") for step in evaluated_steps(folder)}
+    return {step for step, prompts in asked.items() if prompts != asked[max(asked)]}
+
+
+def _prompts(path: Path) -> set[tuple[str, ...]]:
+    import pyarrow.parquet as pq
+
+    columns = ("prompt_id", *PROMPT)
+    table = pq.read_table(path, columns=list(columns))
+    return set(zip(*(table[name].to_pylist() for name in columns), strict=True))
 
 
 def _ordered(names: set[str], order: Sequence[str]) -> list[str]:

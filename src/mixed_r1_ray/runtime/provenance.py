@@ -47,6 +47,23 @@ def git_revision(source: Path = Path(__file__)) -> str:
     return revision + ("+changes" if changed else "")
 
 
+def nvidia_driver() -> str | None:
+    """Version of this machine's NVIDIA driver; None where nvidia-smi is not there or does not tell."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said[0] if said and said[0][0].isdigit() else None
+
+
+def gpu_name() -> str:
+    """This process's GPU, and the driver."""
+    import torch
+
+    return f"{torch.cuda.get_device_name()}, NVIDIA driver {nvidia_driver() or 'unknown'}"
+
+
 def _git(folder: Path, *arguments: str) -> str:
     finished = subprocess.run(
         ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import time
 from pathlib import Path
 from typing import Any
@@ -12,70 +11,70 @@ from mixed_r1_ray.config import Config
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.redaction import redact
 from mixed_r1_ray.runtime import atomic, provenance
+from mixed_r1_ray.runtime.resume_keys import MAY_CHANGE
+from mixed_r1_ray.schedules import lengths_in_use
 
 HEADER = "# A run of mixed_r1_ray. Run it again with `python -m mixed_r1_ray.main conf=<this file>`."
 
-#: Keys that may differ when a run is continued: none of them changes what is learned from which data.
-MAY_CHANGE = (
-    "run.max_steps",
-    "run.resume",
-    "run.name",
-    "run.dir",
-    "run.checkpoint_every",
-    "run.keep_checkpoints",
-    "run.keep_best",
-    "run.save_rollouts_every",
-    "eval.every",
-    "tracking.*",
-    "cluster.*",
-    "guard.*",
-    "tiny.cache_dir",
-    "*.timeout_s",
-    "*.start_timeout_s",
-    "*.cpus_per_worker",
-    "*.threads",
-    "data.num_workers",
-    "data.cache_dir",
-    "reward.num_workers",
-    "reward.batch_groups",
-    "rollout.num_workers",
-    "learner.num_workers",
-    "rollout.kv_cache_gib",
-    "rollout.gpu_memory_fraction",
-    "rollout.max_concurrent_sequences",
-    "data.max_bad_fraction",
-    "reward.max_unscored_fraction",
-)
-
 
 def check_same_run(path: Path, config: Config) -> list[str]:
-    """Raises UserError where a key that makes another run was changed; warns of other package versions."""
+    """Raises UserError where a key that makes another run was changed; returns what else was, and other package versions.
+
+    Lengths of schedules count as what they come to: without keys of their own they follow `run.max_steps`.
+    """
     config_file = path / "config.yaml"
     saved, environment = read_config(config_file)
     before = _flatten(dataclasses.asdict(Config())) | _flatten(saved)
     now = _flatten(dataclasses.asdict(redact(config)))  # as it was written
-    absent = object()
-    changed = [
-        key
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key, absent) != now.get(key, absent)
-        and not any(fnmatch.fnmatch(key, pattern) for pattern in MAY_CHANGE)
-    ]
-    if changed:
-        lines = "\n".join(
-            f"  {key}: {before.get(key, '(no such key)')} -> {now.get(key, '(no such key)')}"
-            for key in changed
-        )
+    lengths = lengths_in_use(_as_config(before)), lengths_in_use(config)
+    changed = _changes(before | lengths[0], now | lengths[1])
+    another = [key for key in changed if key not in MAY_CHANGE]
+    if another:
+        lines = [f"  {changed[key]}" for key in another]
+        lines += [f"  ({_of_the_run(key, lengths[0][key])})" for key in another if key in lengths[0]]
         raise UserError(
             f"run.resume=auto cannot continue {path} with a configuration that makes a different run:\n"
-            f"{lines}\nSet these back (see {config_file}), or choose another run.name"
+            + "\n".join(lines)
+            + f"\nSet these back (see {config_file}), or choose another run.name"
         )
     versions = environment.get("packages", {})
-    return [
+    told = [f"continued with {change}" for key, change in changed.items() if key != "run.resume"]
+    if "run.max_steps" in changed and config.algo.max_staleness:
+        told.append(
+            f"algo.max_staleness {config.algo.max_staleness}: what a run that had reached its end generates next comes from "
+            "newer weights than without a stop"
+        )
+    return told + [
         f"continued with {package} {version} where the run began with {versions[package]}"
         for package, version in provenance.package_versions().items()
         if package in versions and versions[package] != version
     ]
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
+    """`key: old -> new` by key, of those that differ."""
+    absent = "(no such key)"
+    pairs = {key: (before.get(key, absent), now.get(key, absent)) for key in sorted(before.keys() | now.keys())}
+    return {key: f"{key}: {_said(old)} -> {_said(new)}" for key, (old, new) in pairs.items() if old != new}
+
+
+def _said(value: Any) -> Any:
+    return "null" if value is None else value
+
+
+def _of_the_run(key: str, steps: int) -> str:
+    return f"without a value {key} follows run.max_steps; {key}={steps} keeps it as it was"
+
+
+def _as_config(flat: dict[str, Any]) -> Config:
+    """The configuration of flattened keys; those that the schema lacks are left out, data.weights too."""
+    config = Config()
+    for section in dataclasses.fields(config):
+        values = getattr(config, section.name)
+        for field in dataclasses.fields(values):
+            key = f"{section.name}.{field.name}"
+            setattr(values, field.name, flat.get(key, getattr(values, field.name)))
+    return config
 
 
 def _flatten(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from mixed_r1_ray.config import Config
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.runtime.run_config import HEADER, check_same_run, write_config
-from mixed_r1_ray.runtime.run_lock import RunLock
+from mixed_r1_ray.runtime.run_lock import RunLock, check_unlocked
 
 #: All that a run writes below its folder; `overwrite` deletes these and nothing else. config.yaml goes last:
 #: it marks the folder as ours, so an interrupted clearing can be taken up again.
@@ -99,9 +100,7 @@ def open_run_dir(config: Config) -> RunDir:
     that stopped on a wrong setting can be started again as it is. Raises UserError where the folder cannot be
     used.
     """
-    path = Path(config.run.dir) / config.run.name
-    if path.exists() and not path.is_dir():
-        raise UserError(f"run folder {path} is a file; choose another run.name or run.dir")
+    path = _folder_of(config)
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = RunLock(path / "run.lock")
@@ -110,7 +109,9 @@ def open_run_dir(config: Config) -> RunDir:
             f"run folder {path} cannot be written ({error.strerror}); choose another run.dir"
         ) from error
     try:
-        resumed, warnings = _settle(path, config)
+        resumed, warnings = _continues(path, config)
+        if not resumed:
+            _clear(path)
         write_config(path, config, resumed)
     except BaseException:
         lock.release()
@@ -118,14 +119,35 @@ def open_run_dir(config: Config) -> RunDir:
     return RunDir(path, resumed, tuple(warnings), lock)
 
 
-def _settle(path: Path, config: Config) -> tuple[bool, list[str]]:
-    """Brings the folder into the state that `run.resume` asks for: whether a run continues, and warnings."""
+def check_run_dir(config: Config) -> None:
+    """Raises UserError where `open_run_dir` would. Makes, changes and locks nothing."""
+    path = _folder_of(config)
+    if path.is_dir():
+        check_unlocked(path / "run.lock")
+        _continues(path, config)
+    if not os.access(_nearest(path), os.W_OK):
+        raise UserError(f"run folder {path} cannot be written (no right to {_nearest(path)}); choose another run.dir")
+
+
+def _folder_of(config: Config) -> Path:
+    path = Path(config.run.dir) / config.run.name
+    if not _nearest(path).is_dir():
+        raise UserError(f"run folder {path}: {_nearest(path)} is a file; choose another run.name or run.dir")
+    return path
+
+
+def _nearest(path: Path) -> Path:
+    """What of a path is there: itself, or the first folder above it."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
+def _continues(path: Path, config: Config) -> tuple[bool, list[str]]:
+    """Whether `run.resume` continues what the folder holds, or starts afresh in it; and warnings."""
     resume = config.run.resume
     if resume not in ("never", "auto", "overwrite"):
         raise UserError(f"run.resume={resume} is not known; use never, auto or overwrite")
     _refuse_foreign(path)
     if resume == "overwrite" or not _has_progress(path):
-        _clear(path)
         return False, []
     if resume == "never":
         raise UserError(

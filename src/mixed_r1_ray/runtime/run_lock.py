@@ -35,12 +35,9 @@ class RunLock:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                owner = _owner(file.read())
+                held = file.read()
                 file.close()
-                raise UserError(
-                    f"run folder {self.path.parent} is in use by {owner}. Wait for it or end it, or choose "
-                    f"another run.name"
-                ) from None
+                raise _in_use(self.path, held) from None
             # A former owner may have unlinked the file between our opening and our locking it.
             if self.path.exists() and os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
                 file.truncate(0)
@@ -52,6 +49,24 @@ class RunLock:
         if not self._file.closed:
             self.path.unlink(missing_ok=True)
             self._file.close()
+
+
+def check_unlocked(path: Path) -> None:
+    """Raises UserError where a driver holds the lock. Writes nothing; a reader's lock is held for a moment."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise _in_use(path, file.read()) from None
+    except OSError:  # no lock, or none that may be read
+        return
+
+
+def _in_use(path: Path, held: str) -> UserError:
+    return UserError(
+        f"run folder {path.parent} is in use by {_owner(held)}. Wait for it or end it, or choose another run.name"
+    )
 
 
 def _owner(text: str) -> str:

@@ -48,7 +48,10 @@ class Tracker:
             )
 
 
-def _start(config: Config, run_dir: RunDir):
+def check_tracking(config: Config) -> None:
+    """Raises UserError where `tracking.wandb` asks for a package or an account that is not there."""
+    if config.tracking.wandb == "disabled":
+        return
     try:
         import wandb
     except ImportError as error:
@@ -61,6 +64,12 @@ def _start(config: Config, run_dir: RunDir):
             "tracking.wandb=online needs an account: run `wandb login` or set WANDB_API_KEY, or use "
             "tracking.wandb=offline"
         )
+
+
+def _start(config: Config, run_dir: RunDir):
+    check_tracking(config)
+    import wandb
+
     try:
         run = wandb.init(
             project=config.tracking.project,

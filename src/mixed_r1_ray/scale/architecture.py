@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config import TINY
 from ..errors import UserError
 from .published import PUBLISHED, QWEN2_5_VIT
 
@@ -101,23 +102,44 @@ class Architecture:
         return max_pixels // self.vision.token_pixels if max_pixels else None
 
 
-def read_architecture(path: str) -> Architecture | None:
-    """Of a checkpoint folder, or of a hub name in the published table; None for any other name.
+class UnknownShape(UserError):
+    """The plan does without a model's numbers; the message says why. Whether a run can load it is another question."""
 
-    Raises UserError where the folder's config.json cannot be read as one of the supported families.
-    """
+
+def read_architecture(path: str) -> Architecture:
+    """Of a checkpoint folder, or of a hub name in the published table. Raises UnknownShape for any other."""
+    if path.startswith(TINY):
+        raise UnknownShape(f"{path} is made when a run starts")
     file = Path(path) / "config.json"
-    if not file.is_file():
-        return parse_architecture(PUBLISHED[path]) if path in PUBLISHED else None
+    if not file.is_file() and path not in PUBLISHED:
+        raise UnknownShape(f"{path} is no folder with a config.json, and no published shape that is known here")
     try:
-        return parse_architecture(json.loads(file.read_text()))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"model.path={path}: config.json does not tell the model's shape: {error!r}") from error
+        architecture = parse_architecture(json.loads(file.read_text()) if file.is_file() else PUBLISHED[path])
+        if architecture.parameters <= 0:
+            raise ArithmeticError(f"{architecture.parameters} parameters")
+        return architecture
+    except KeyError as error:
+        raise UnknownShape(f"the config.json of {path} has no {error.args[0]}") from error
+    except UnknownShape as error:
+        raise UnknownShape(f"the config.json of {path} {error}") from error
+    except (OSError, ValueError) as error:
+        raise UnknownShape(f"the config.json of {path} cannot be read: {error}") from error
+    except (TypeError, AttributeError, ArithmeticError) as error:
+        raise UnknownShape(f"the config.json of {path} has something else where a number or a section belongs") from error
 
 
 def parse_architecture(config: dict) -> Architecture:
-    """The numbers of a config.json. Raises KeyError for one that is missing, ValueError for an unknown family."""
-    family, text, vision = config["model_type"], config.get("text_config", config), config["vision_config"]
+    """The numbers of a config.json.
+
+    Raises UnknownShape, of what it is that is not counted here, KeyError for a number that is missing, and other errors
+    for one that is none.
+    """
+    family = config["model_type"]
+    if family not in VISION:
+        raise UnknownShape(f"names the model type '{family}'; shapes are known of {', '.join(VISION)}")
+    text, vision = config.get("text_config", config), config["vision_config"]
+    if (decoder := text.get("model_type", DECODERS[0])) not in DECODERS:
+        raise UnknownShape(f"names the language model '{decoder}'; shapes are known of {', '.join(DECODERS)}")
     tied = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
     language = Language(
         width=text["hidden_size"],
@@ -128,11 +150,7 @@ def parse_architecture(config: dict) -> Architecture:
         vocabulary=text["vocab_size"],
         tied=tied,
     )
-    if family == "internvl":
-        return Architecture(family, language, _internvl_vision(config, vision, language.width))
-    if family == "qwen2_5_vl":
-        return Architecture(family, language, _qwen_vision(QWEN2_5_VIT | vision))
-    raise ValueError(f"model_type {family!r} is not internvl or qwen2_5_vl")
+    return Architecture(family, language, VISION[family](config, vision, language.width))
 
 
 def _internvl_vision(config: dict, vision: dict, text_width: int) -> Vision:
@@ -158,8 +176,9 @@ def _internvl_vision(config: dict, vision: dict, text_width: int) -> Vision:
     )
 
 
-def _qwen_vision(vision: dict) -> Vision:
+def _qwen_vision(config: dict, vision: dict, text_width: int) -> Vision:
     """A ViT with RMSNorm and gated MLP; a merger joins `spatial_merge_size` squared patches to a token."""
+    vision = QWEN2_5_VIT | vision
     width, mlp, layers = vision["hidden_size"], vision["intermediate_size"], vision["depth"]
     merge, patch = vision["spatial_merge_size"], vision["patch_size"]
     values = vision.get("in_channels", 3) * vision["temporal_patch_size"] * patch**2
@@ -176,6 +195,10 @@ def _qwen_vision(vision: dict) -> Vision:
         tile_tokens=None,
         token_pixels=(patch * merge) ** 2,
     )
+
+
+VISION = {"internvl": _internvl_vision, "qwen2_5_vl": _qwen_vision}
+DECODERS = ("qwen2", "qwen2_5_vl_text", "qwen2_5_vl")  # `Language` in the words of config.json
 
 
 def _pair(size: int | list[int]) -> tuple[int, int]:

@@ -59,3 +59,11 @@ DEVICES: dict[str, Device] = {
     # A100 80GB SXM4 data sheet: 2,039 GB/s, 312 TFLOPS, NVLink 600 GB/s both ways; HDR 200 Gb/s; PCIe 4.0 x16.
     "A100": Device("A100", 80 * GIB, 2.039e12, 312e12, 300e9, 25e9, 32e9),
 }
+
+
+def engine_sequences(name: str, memory: float) -> int:
+    """vLLM's own limit to what an engine decodes at once (0.32: EngineArgs.get_batch_defaults, for vllm.LLM).
+
+    name: a key of DEVICES. memory: its bytes; 0 for an engine on a CPU.
+    """
+    return 1024 if memory >= 160 * GIB or (memory >= 70 * GIB and name != "A100") else 256

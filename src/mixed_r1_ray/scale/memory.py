@@ -23,7 +23,7 @@ GRADIENT_BYTES = 4  # added over microbatches and ranks in float32
 ENGINE_WORKSPACE = 3 * GIB  # choice: activations of a prefill, CUDA graphs, the sampler's logits
 DEVICE_RESERVE = 2 * GIB  # choice: CUDA context, NCCL buffers, fragmentation
 
-KEPT = ("weights", "gradients", "optimizer")  # between its turns
+KEPT = ("weights", "optimizer")  # between its turns; gradients are made anew by every update
 
 BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -35,9 +35,14 @@ class Footprint:
     device: dict[str, float] = field(default_factory=dict)
     host: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def kept(self) -> float:
+        """Bytes that go from its device to the host when others have their turn there."""
+        return sum(self.device.get(part, 0) for part in KEPT)
+
     def asleep_on_host(self) -> Footprint:
-        """The same actor, where it takes turns with others: what it keeps lies on the host meanwhile."""
-        kept = sum(self.device.get(part, 0) for part in KEPT)
+        """The same actor, where it takes turns: the host holds buffers for what it keeps, also while it is awake."""
+        kept = self.kept
         return Footprint(self.device, self.host | ({"asleep": kept} if kept else {}))
 
     def on_host(self) -> Footprint:

@@ -9,8 +9,8 @@ from ..cluster_plan import has_reference_worker
 from ..config import Config
 from ..sync.ways import chosen_way
 from .architecture import Architecture
-from .hardware import Device, Efficiency, HostRates
-from .memory import BYTES, GRADIENT_BYTES, PackedRow
+from .hardware import Device, Efficiency, HostRates, engine_sequences
+from .memory import ADAM_BYTES, BYTES, GRADIENT_BYTES, PackedRow
 from .operations import decode_bytes, decode_flops, forward_flops, vision_flops
 from .workload import Workload
 
@@ -62,8 +62,9 @@ class StepModel:
         behind.append(self._behind(self.reference(), 0.0 if same_gpus else generate.seconds))
         if self.config.algo.max_staleness > 0 and not same_gpus:
             generate = self._behind(generate, learn.seconds)
-        step = generate.seconds + learn.seconds + sync.seconds
-        return [self._behind(self.data(), step), generate, *behind, learn, sync]
+        turns = [self.turns()] if same_gpus else []
+        step = sum(phase.seconds for phase in (generate, learn, sync, *turns))
+        return [self._behind(self.data(), step), generate, *behind, learn, sync, *turns]
 
     def seconds(self) -> float:
         return sum(phase.seconds for phase in self.phases())
@@ -74,7 +75,8 @@ class StepModel:
         mine = work.samples / rollout.num_workers
         cached = work.prompt_tokens / work.group_size + work.response_tokens  # the group shares its prompt
         room = self.layout.cache_bytes / (cached * self.architecture.language.kv_bytes(self.number))
-        return max(1.0, min(mine, rollout.max_concurrent_sequences, room or mine))
+        own = engine_sequences(self.device.name, self.device.memory if rollout.gpus_per_worker else 0)
+        return max(1.0, min(mine, rollout.max_concurrent_sequences or own, room or mine))
 
     def decode_step(self, batch: float) -> dict[str, float]:
         """Seconds of one decode step by limit; the larger of the first two counts, and the overhead."""
@@ -205,6 +207,29 @@ class StepModel:
             "to other nodes": transfer * ceil(log2(self.layout.engine_nodes_elsewhere + 1)),
             "to the devices": to_device / max(1, self.config.rollout.gpus_per_worker),
         }
+
+    def turns(self) -> Phase:
+        """What roles on shared GPUs keep, to the host and back, once a step each: nobody works meanwhile.
+
+        A reference only comes back, since its weights never change, and so do the learner's frozen ones.
+        """
+        config, architecture = self.config, self.architecture
+        weights = self.number * architecture.parameters
+        moved = {"rollout": 2 * weights, "learner": self._learner_moves()}
+        if has_reference_worker(config):
+            moved["reference"] = weights
+        sharers = {role: size for role, size in moved.items() if getattr(config, role).gpus_per_worker}
+        rate = self.device.host_rate * self.efficiency.host_copy
+        busy = {role: size / rate for role, size in sharers.items()} if len(sharers) > 1 else {}
+        return Phase("turns", sum(busy.values()), "host link", busy)
+
+    def _learner_moves(self) -> float:
+        """Bytes of one rank, both ways."""
+        learner, architecture = self.config.learner, self.architecture
+        trained = architecture.trained(learner.freeze, learner.lora_rank)
+        held = architecture.parameters + architecture.language.lora_parameters(learner.lora_rank)
+        state = 0 if learner.offload == "optimizer" else ADAM_BYTES * trained
+        return (self.number * (held + trained) + 2 * state) / learner.num_workers
 
     def reward(self) -> Phase:
         seconds = self.work.samples * self.host.reward_sample_s / self.config.reward.num_workers

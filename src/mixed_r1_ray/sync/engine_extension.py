@@ -25,6 +25,15 @@ class WeightLoading:
         """Enters the group in which learners send weights. first_rank: of this engine's workers."""
         self._broadcast_group = BroadcastGroup(meeting, first_rank + self.rank, self.device)
 
+    def attention_kernels(self) -> tuple[str, str]:
+        """What vLLM calls the attention backends of the language model and of the vision tower."""
+        from vllm.model_executor.layers.attention.mm_encoder_attention import MMEncoderAttention
+
+        language = {group.backend.get_name() for groups in self.model_runner.attn_groups for group in groups}
+        layers = self.model_runner.get_model().modules()
+        vision = {layer.attn_backend.name for layer in layers if isinstance(layer, MMEncoderAttention)}
+        return "+".join(sorted(language)), "+".join(sorted(vision))
+
     def load_policy_weights(self, parts: Mapping[str, WeightSource]) -> list[str]:
         """Loads the parts of a version by name and returns engine parameters that it should have filled and did not.
 
