@@ -36,8 +36,8 @@ def parts(request, tiny_checkpoints, start_learners, tmp_path):
 def test_all_three_say_the_same_of_tokens_far_from_the_start(parts):
     prompts = [parts.prompt(f"p{number}", [(112, 112)] * number, "red " * WORDS + "?") for number in (0, 1)]
     groups = parts.sample(prompts)
-    assert min(group.info.prompt_tokens for group in groups) > 4096
     contents = fetch([group.group for group in groups], what="groups", deadline_s=60.0)
+    assert min(len(content.prompt_token_ids) for content in contents) > 4096
     engine = np.concatenate([rollout.logprobs for content in contents for rollout in content.rollouts])
     learners = np.concatenate(parts.learners.logprobs(groups))
     reference = ReferenceWorker.options(num_cpus=0).remote(parts.config)
