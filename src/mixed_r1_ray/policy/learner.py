@@ -250,9 +250,9 @@ def _zero3_engine(config: Config, device: torch.device):
         add_lora(policy.model, config.learner.lora_rank, config.learner.lora_alpha, config.run.seed)
     policy.entropy_gradient = config.algo.entropy_coef > 0
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    # DeepSpeed would take its whole bucket for a few adapters, too.
-    bucket = min(REDUCE_BUCKET, sum(parameter.ds_numel for parameter in trained))
-    settings["zero_optimization"]["reduce_bucket_size"] = bucket
+    # DeepSpeed would take its whole bucket for a few adapters, too. These are not partitioned yet.
+    numbers = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in trained)
+    settings["zero_optimization"]["reduce_bucket_size"] = min(REDUCE_BUCKET, numbers)
     engine, *_ = deepspeed.initialize(
         model=policy, optimizer=make_adamw(trained, config.learner), config=settings, dist_init_required=False
     )
