@@ -1,13 +1,13 @@
 """Several optimizer steps on a batch, by DeepSpeed on one and two ranks, against a plain loop in float64.
 
-Two ranks read the output head two tokens at a time, one rank all at once.
+Two ranks read the output head two tokens at a time and recompute layers, one rank neither.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -139,6 +139,7 @@ def learn(rank: int, num_ranks: int, config: Config, batch: TrainBatch, folder: 
     from mixed_r1_ray.policy.learner import PolicyLearner, Rendezvous
 
     tokens.ray = SimpleNamespace(get=list)  # references are the things themselves here
+    config = replace(config, learner=replace(config.learner, gradient_checkpointing=num_ranks > 1))
     learner = PolicyLearner(config, Rendezvous(f"file://{folder}/rendezvous", rank, num_ranks))
     counts = count_head_work(learner, rows_a_chunk=ROWS_A_CHUNK if num_ranks > 1 else None)
     metrics = learner.update(batch)
