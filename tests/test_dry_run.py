@@ -77,10 +77,10 @@ def seconds_of(text: str, phase: str) -> float:
 def test_internvl_8b_does_not_fit_one_gpu_and_the_sum_says_why(capsys):
     with pytest.raises(UserError) as caught:
         dry_run(load_config(["conf=internvl_8b", *OURS, *ONE]))
-    # 7.94e9 parameters x 2 bytes; 7.64e9 trained x 2 and x 12 bytes
+    # 7.94e9 parameters x 2 bytes; 7.64e9 trained x 4 and x 12 bytes
     assert str(caught.value).startswith(
-        "GPU of learner while rollout + reference sleep: learner weights 14.8 + learner gradients 14.2 + "
-        "learner optimizer 85.4 = 114.4 GiB, of 78.0 GiB"
+        "GPU of learner while rollout + reference sleep: learner weights 14.8 + learner gradients 28.5 + "
+        "learner optimizer 85.4 = 128.6 GiB, of 78.0 GiB"
     )
     assert "cannot fit" in capsys.readouterr().out
 

@@ -184,7 +184,7 @@ class LearnerConfig:
     lora_rank: Whole = 0
     #: Its outputs are scaled by lora_alpha / lora_rank.
     lora_alpha: Positive = 32.0
-    #: Recompute activations in the backward pass.
+    #: Keep each layer's input alone, and compute the layer again in the backward pass: a tenth of the memory, more time.
     gradient_checkpointing: bool = False
     #: Keep gradients and AdamW's state in host memory, and update there, on all `threads`: slower, for fewer or smaller GPUs.
     offload: Literal["none", "optimizer"] = "none"

@@ -35,6 +35,8 @@ from mixed_r1_ray.policy.tokens import SampleKey, TokenTensors, fetch_contents
 from mixed_r1_ray.schedules import learning_rate_steps
 from mixed_r1_ray.types import GroupInfo, PromptInputs, Reading, TrainBatch
 
+REDUCE_BUCKET = 5 * 10**8  # most gradients that are reduced at once, in numbers: DeepSpeed's default
+
 
 @dataclass(frozen=True, slots=True)
 class Rendezvous:
@@ -248,6 +250,9 @@ def _zero3_engine(config: Config, device: torch.device):
         add_lora(policy.model, config.learner.lora_rank, config.learner.lora_alpha, config.run.seed)
     policy.entropy_gradient = config.algo.entropy_coef > 0
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    # DeepSpeed would take its whole bucket for a few adapters, too.
+    bucket = min(REDUCE_BUCKET, sum(parameter.ds_numel for parameter in trained))
+    settings["zero_optimization"]["reduce_bucket_size"] = bucket
     engine, *_ = deepspeed.initialize(
         model=policy, optimizer=make_adamw(trained, config.learner), config=settings, dist_init_required=False
     )
@@ -270,7 +275,7 @@ def _deepspeed_settings(config: Config) -> dict:
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": config.model.dtype == "bfloat16"},
-        "data_types": {"grad_accum_dtype": "fp32", "keep_in_fp32_modules": ["*"]},  # the latter: of buffers
+        "data_types": {"grad_accum_dtype": "fp32", "keep_in_fp32_modules": ["*"]},  # modules: their buffers
         "communication_data_type": "fp32",
         "steps_per_print": 10**9,
     }

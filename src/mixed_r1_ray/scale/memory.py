@@ -18,7 +18,8 @@ from .workload import Workload
 ADAM_BYTES = 12  # a trained parameter: float32 copy, two moments
 SCORES_BYTES = 256 * 2**20  # of a chunk of scores over the vocabulary: CHUNK_BYTES of policy/head.py
 LIVE_PARAMETERS = 10**9  # DeepSpeed's stage3_max_live_parameters
-REDUCE_BUCKET = 5 * 10**8  # DeepSpeed's reduce_bucket_size, in numbers
+REDUCE_BUCKET = 5 * 10**8  # numbers: that of policy/learner.py
+GRADIENT_BYTES = 4  # added over microbatches and ranks in float32
 ENGINE_WORKSPACE = 3 * GIB  # choice: activations of a prefill, CUDA graphs, the sampler's logits
 DEVICE_RESERVE = 2 * GIB  # choice: CUDA context, NCCL buffers, fragmentation
 
@@ -69,18 +70,20 @@ def learner_footprint(config: Config, architecture: Architecture, work: Workload
     learner, number = config.learner, BYTES[config.model.dtype]
     ranks, trained = learner.num_workers, architecture.trained(learner.freeze, learner.lora_rank)
     held = architecture.parameters + architecture.language.lora_parameters(learner.lora_rank)
-    in_passing = min(held, LIVE_PARAMETERS) + min(trained, REDUCE_BUCKET)
-    responses = max(1, (learner.microbatch_tokens - work.prompt_tokens) // work.response_tokens)
-    microbatch = PackedRow(work.prompt_tokens, min(responses, config.rollout.group_size), work.response_tokens)
+    bucket = min(trained, REDUCE_BUCKET)
+    reduced = bucket + min(trained, max(bucket, architecture.largest_parameter))  # the bucket, and a copy laid out by ranks
+    microbatch = learner_row(config, work)
     rows = max(1, learner.microbatch_tokens // microbatch.tokens)
-    kept = rows * kept_bytes(architecture.language, microbatch, number, learner.gradient_checkpointing)
+    activations = activation_bytes(architecture.language, microbatch, number, learner.gradient_checkpointing)
     weights = {"weights": number * held / ranks}
-    state = {"gradients": number * trained / ranks, "optimizer": ADAM_BYTES * trained / ranks}
+    state = {"gradients": GRADIENT_BYTES * trained / ranks, "optimizer": ADAM_BYTES * trained / ranks}
     working = {
-        "gathered": number * in_passing if ranks > 1 else number * min(trained, REDUCE_BUCKET),
-        "activations": kept,
+        "reduced": GRADIENT_BYTES * reduced,
+        "activations": rows * activations,
         "scores": scores_bytes(architecture.language, rows * microbatch.scored),
     }
+    if ranks > 1:
+        working["gathered"] = number * min(held, LIVE_PARAMETERS)
     if not learner.lora_rank:
         working["head gradient"] = (4 + number) * architecture.language.embedding_parameters  # summed in float32
     if chosen_way(config) == "ipc":  # a copy for the engine, when the rest of this is free again
@@ -143,16 +146,38 @@ class PackedRow:
         return self.prompt + self.scored
 
 
+def learner_row(config: Config, work: Workload) -> PackedRow:
+    """A prompt with as many responses as a microbatch takes."""
+    responses = max(1, (config.learner.microbatch_tokens - work.prompt_tokens) // work.response_tokens)
+    return PackedRow(work.prompt_tokens, min(responses, config.rollout.group_size), work.response_tokens)
+
+
 def kept_bytes(language: Language, row: PackedRow, number: int, checkpointing: bool) -> float:
-    """What the backward pass of the language model's layers keeps of one row.
+    """What a forward pass of the language model's layers keeps of one row for the backward pass.
 
     In every layer: 4 tensors of the MLP's width, 4 of the model's (norm outputs, queries, attention outputs), keys and
-    values, and float32 input and output of two norms. With checkpointing: every layer's input, and one layer.
+    values, float32 input and output of two norms, and a log-sum-exp a head. With checkpointing: the layer's input.
+    Behind the layers a last norm.
     """
+    a_layer = number * language.width if checkpointing else _token_bytes(language, number)
+    return row.tokens * (language.layers * a_layer + (4 + number) * language.width)
+
+
+def activation_bytes(language: Language, row: PackedRow, number: int, checkpointing: bool) -> float:
+    """The most of one row that is there at once, in the backward pass: what is kept, and what one layer's pass makes.
+
+    With checkpointing that layer is computed anew. Its gradients are 2 tensors of the MLP's width and 3 of the model's.
+    """
+    passing = number * (2 * language.mlp_width + 3 * language.width)
+    recomputed = _token_bytes(language, number) if checkpointing else 0
+    return kept_bytes(language, row, number, checkpointing) + row.tokens * (recomputed + passing)
+
+
+def _token_bytes(language: Language, number: int) -> float:
+    """What one layer keeps of a token where it keeps all."""
     width = language.width
-    a_token = number * (4 * language.mlp_width + 4 * width + 2 * language.kv_width) + 2 * (4 + number) * width
-    layer = row.tokens * a_token
-    return language.layers * number * width * row.tokens + layer if checkpointing else language.layers * layer
+    in_their_type = number * (4 * language.mlp_width + 4 * width + 2 * language.kv_width)
+    return in_their_type + 2 * (4 + number) * width + 4 * language.heads
 
 
 def scores_bytes(language: Language, tokens: int) -> float:

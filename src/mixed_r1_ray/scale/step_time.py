@@ -10,7 +10,7 @@ from ..config import Config
 from ..sync.ways import chosen_way
 from .architecture import Architecture
 from .hardware import Device, Efficiency, HostRates, engine_sequences
-from .memory import ADAM_BYTES, BYTES, PackedRow
+from .memory import ADAM_BYTES, BYTES, GRADIENT_BYTES, PackedRow
 from .operations import decode_bytes, decode_flops, forward_flops, vision_flops
 from .workload import Workload
 
@@ -136,7 +136,7 @@ class StepModel:
         microbatches = algo.num_minibatches * ceil(per_minibatch / (learner.microbatch_tokens * ranks))
         trained = self.architecture.trained(learner.freeze, learner.lora_rank)
         gathered, scattered = self.architecture.parameters * (forwards + algo.num_epochs), trained * algo.num_epochs
-        moved = self.number * (gathered + scattered) * (ranks - 1) / ranks
+        moved = (self.number * gathered + GRADIENT_BYTES * scattered) * (ranks - 1) / ranks
         busy = {
             "arithmetic": flops / (ranks * self.device.flops * self.efficiency.learner_flops),
             "collectives": microbatches * moved / self._link(),
@@ -166,11 +166,11 @@ class StepModel:
         On the host the node's ranks share its memory, and every microbatch's gradients go there.
         """
         epochs, updates = self.config.algo.num_epochs, self.config.algo.num_epochs * self.config.algo.num_minibatches
-        moved = updates * (2 * self.number + 6 * 4) * numbers
+        moved = updates * (self.number + GRADIENT_BYTES + 6 * 4) * numbers
         if self.config.learner.offload == "none":
             return moved / (self.device.memory_rate * self.efficiency.decode_bandwidth)
         together = ceil(self.config.learner.num_workers / self.layout.learner_nodes)
-        crossing = (epochs * microbatches + updates) * self.number * numbers
+        crossing = (epochs * microbatches * GRADIENT_BYTES + updates * self.number) * numbers
         return together * moved / self.host.memory_rate + crossing / (self.device.host_rate * self.efficiency.host_copy)
 
     def sync(self) -> Phase:
