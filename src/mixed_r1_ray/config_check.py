@@ -174,15 +174,15 @@ def _schedule_has_an_end(config: Config) -> str | None:
     cuts = f"algo.num_minibatches {config.algo.num_minibatches} x algo.num_epochs {config.algo.num_epochs}"
     origin = "" if learner.schedule_steps else f" = {run} x {cuts}"
     return (
-        f"learner.warmup_steps {warmup} >= learner.schedule_steps {steps}{origin}: nothing is left in which the learning rate "
-        "could fall; lower the first or raise the second"
+        f"learner.warmup_steps {warmup} >= learner.schedule_steps {steps}{origin}: nothing is left in which the "
+        "learning rate could fall; lower the first or raise the second"
     )
 
 
 def _threshold_rises(config: Config) -> str | None:
     steps, mode = config.reward.iou_dynamic_steps, config.reward.iou_mode
     if steps is not None and mode != "dynamic":
-        return f"reward.iou_dynamic_steps {steps}: reward.iou_mode {mode} has no threshold that rises; set it to dynamic"
+        return f"reward.iou_dynamic_steps {steps}: reward.iou_mode {mode} has no rising threshold; set it to dynamic"
     return None
 
 

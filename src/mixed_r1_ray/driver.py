@@ -64,8 +64,8 @@ class Driver:
             learned = self._learn(batch)
         if skipped := learned["updates/skipped"]:
             self.journal.warn(
-                f"step {step}: {skipped} of {learned['updates']} updates skipped, for their gradient was not finite; the run "
-                f"stops at {self.config.learner.max_skipped_updates} in a row (learner.max_skipped_updates)"
+                f"step {step}: {skipped} of {learned['updates']} updates skipped, for their gradient was not finite; the "
+                f"run stops at {self.config.learner.max_skipped_updates} in a row (learner.max_skipped_updates)"
             )
         with clock.phase("sync"):
             parts.transfer.hand_over(step)

@@ -41,6 +41,6 @@ def spent(config: Config) -> str | None:
     if learner.lr_scheduler == "constant" or learner.min_lr_ratio or left <= 0:
         return None
     return (
-        f"learner.schedule_steps {learner.schedule_steps} and learner.min_lr_ratio 0: the last {left} of {planned} updates "
-        "have a learning rate of 0 and change nothing"
+        f"learner.schedule_steps {learner.schedule_steps} and learner.min_lr_ratio 0: the last {left} of {planned} "
+        "updates have a learning rate of 0 and change nothing"
     )

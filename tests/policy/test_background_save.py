@@ -64,9 +64,17 @@ def test_what_is_not_finite_is_named_and_nothing_is_committed(tmp_path, kind, ba
     assert newest_valid(tmp_path) == (None, [])
 
 
-def test_finite_numbers_whose_sum_overflows_are_finite(tmp_path):
+def test_weights_whose_squares_overflow_are_refused(tmp_path):
+    broken = snapshot(0, 1)
+    broken.weights["layer"] = torch.tensor([1.0, -2e29, 1e17])
+    with pytest.raises(UserError, match=r"layer holds 1 numbers of more than 1e\+18"):
+        BackgroundSave(broken, request(begin(tmp_path, 3))).wait(60)
+    assert newest_valid(tmp_path) == (None, [])
+
+
+def test_large_moments_are_finite_though_their_sum_is_not(tmp_path):
     large = snapshot(0, 1)
-    large.share["weight/layer"] = torch.full((4,), 3e38)
+    large.share.update({"exp_avg_sq/layer": torch.full((4,), 3e38), "exp_avg/empty": torch.zeros(0)})
     BackgroundSave(large, request(begin(tmp_path, 3))).wait(60)
     assert newest_valid(tmp_path)[0].step == 3
 

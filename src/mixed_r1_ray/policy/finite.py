@@ -1,8 +1,8 @@
-"""Numbers that are not finite go nowhere: not from an update to the engines, not into a checkpoint, not out of one.
+"""Broken numbers go nowhere: not from an update to the engines, not into a checkpoint, not out of one.
 
-DeepSpeed skips an update whose gradient's norm is not finite, on all ranks: the norm is summed over them. Weights, moments,
-their count of steps and so the learning rate stay as they were. What is checked here is all else: that such updates are
-not the rule, that an update left finite numbers behind, and that a policy of finite numbers gives finite answers.
+DeepSpeed skips an update whose gradient's norm is not finite, on all ranks: the norm is summed over them. Weights,
+moments, their count of steps and so the learning rate stay as they were. What is checked here is all else: that such
+updates are not the rule, that an update left finite moments and usable weights, and that the policy's answers are finite.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from mixed_r1_ray.errors import UserError
 from mixed_r1_ray.policy.adamw import MOMENTS
-from mixed_r1_ray.policy.state import first_broken, is_finite, own_pieces
+from mixed_r1_ray.policy.state import MOST_MOMENT, MOST_WEIGHT, first_broken, is_within, own_pieces
 from mixed_r1_ray.runtime.checkpoints import Unusable
 from mixed_r1_ray.types import Reading
 
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from mixed_r1_ray.policy.learner import PolicyLearner
 
 ANEW = (
-    "A lower learner.learning_rate, a longer learner.warmup_steps or a lower learner.max_grad_norm makes another run, under "
-    "another run.name; it can begin with the last checkpoint's weights: python -m mixed_r1_ray.export, then model.path"
+    "A lower learner.learning_rate, a longer learner.warmup_steps or a lower learner.max_grad_norm makes another run, "
+    "under another run.name; it can begin with the last checkpoint's weights: python -m mixed_r1_ray.export, then "
+    "model.path"
 )
 SKIPPED = "updates/skipped"
 RESPONSE_TOKENS = 8  # of the answer that is read after each step
@@ -44,8 +45,8 @@ class SkippedUpdates:
         if self.in_a_row >= self.most:
             raise UserError(
                 f"step {step}: {self.in_a_row} updates in a row were skipped, for their gradient was not finite "
-                f"(learner.max_skipped_updates {self.most}); the weights are those before them. Likeliest: weights that a "
-                "high learning rate has blown up, rewards or reference log-probabilities far out of range, a loss that "
+                f"(learner.max_skipped_updates {self.most}); the weights are those before them. Likeliest: weights that "
+                "a high learning rate has blown up, rewards or reference log-probabilities far out of range, a loss that "
                 f"overflows model.dtype. {ANEW}"
             )
 
@@ -58,8 +59,8 @@ def means_of(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def check_update(learner: PolicyLearner, step: int) -> None:
-    """Raises UserError on every rank where one has a weight or moment left that is not finite. All ranks must call."""
-    own = None if all(map(is_finite, _shards(learner))) else first_broken(own_pieces(learner, as_computed=True))
+    """Raises UserError on every rank where one has a weight or moment left that is broken. All ranks must call."""
+    own = None if _is_sound(learner) else first_broken(own_pieces(learner))
     of_ranks: list[str | None] = [None] * learner.num_ranks
     dist.all_gather_object(of_ranks, own)
     for rank, broken in enumerate(of_ranks):
@@ -82,7 +83,7 @@ def check_loaded(learner: PolicyLearner, folder: Path) -> None:
 def unanswering(learner: PolicyLearner) -> str | None:
     """What is wrong where the policy gives a short answer on a blank picture no finite log-probability; else None.
 
-    Finite weights can be useless, too: at 1e30 their products overflow. All ranks must call.
+    Finite weights can be useless, too: at 1e16 products of a few of them overflow. All ranks must call.
     """
     text = learner.adapter.prompt_text("1 + 1", 1)
     inputs = learner.adapter.encode(text, [np.zeros((56, 56, 3), np.uint8)])
@@ -100,14 +101,15 @@ def unanswering(learner: PolicyLearner) -> str | None:
 def _useless(learner: PolicyLearner, step: int, what: str) -> UserError:
     rate = learner.engine.optimizer.param_groups[0]["lr"]
     return UserError(
-        f"step {step}: after an update with learning rate {rate:.3g} {what}. Neither engines nor checkpoints have these "
-        f"weights. {ANEW}"
+        f"step {step}: after an update with learning rate {rate:.3g} {what}. Neither engines nor checkpoints have "
+        f"these weights. {ANEW}"
     )
 
 
-def _shards(learner: PolicyLearner) -> list[torch.Tensor]:
-    """All of this rank's weights, moments and weights as computed with: a few large tensors, padding included."""
+def _is_sound(learner: PolicyLearner) -> bool:
+    """Whether this rank's weights and moments are, a few large tensors; padding may be why not."""
     zero3 = learner.engine.optimizer
     masters = zero3.fp32_partitioned_groups_flat
     moments = [zero3.optimizer.state[shard][name] for shard in masters for name in MOMENTS]
-    return [*masters, *moments, *zero3.fp16_partitioned_groups_flat]
+    allowed = [(shard, MOST_WEIGHT) for shard in masters] + [(moment, MOST_MOMENT) for moment in moments]
+    return all(is_within(tensor, most) for tensor, most in allowed)

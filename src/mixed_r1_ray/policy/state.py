@@ -23,6 +23,8 @@ from mixed_r1_ray.runtime.checkpoints import Files, Unusable, seal
 if TYPE_CHECKING:
     from mixed_r1_ray.policy.learner import PolicyLearner
 
+MOST_WEIGHT = 1e18  # their squares are near float32's end, and norms over them make zeros of infinities (choice)
+MOST_MOMENT = torch.finfo(torch.float32).max
 MOST_RANKS = 4096  # a parameter's padding is shorter than the number of ranks that wrote it
 
 
@@ -39,7 +41,7 @@ class TrainingSnapshot:
     def write(self, folder: Path) -> Files:
         """Writes and seals this rank's files. Raises UserError naming the rank and what it could not write.
 
-        Nor is anything written that is not finite.
+        Nor is anything written that is broken.
         """
         from huggingface_hub import save_torch_state_dict
         from safetensors import SafetensorError
@@ -64,16 +66,23 @@ class TrainingSnapshot:
         return files
 
 
-def is_finite(tensor: torch.Tensor) -> bool:
-    """Whether all its numbers are; mostly read once and nothing made of them. A sum is finite only if all are."""
-    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+def is_within(tensor: torch.Tensor, most: float) -> bool:
+    """Whether all its numbers are from -most to most; what is not a number is not."""
+    if not tensor.numel():
+        return True
+    low, high = tensor.aminmax()
+    return bool(-most <= low) and bool(high <= most)
 
 
 def first_broken(named: Iterable[tuple[str, torch.Tensor]]) -> str | None:
-    """The first that holds numbers that are not finite, and how many; None where all are."""
+    """The first that holds numbers that are not finite or, as weights, no use, and how many; None where none does."""
     for name, tensor in named:
-        if not is_finite(tensor):
-            return f"{name} holds {int((~tensor.isfinite()).sum())} numbers that are not finite"
+        most = MOST_MOMENT if name.startswith(MOMENTS) else MOST_WEIGHT
+        if not is_within(tensor, most):
+            number, kind = int((~tensor.isfinite()).sum()), "that are not finite"
+            if not number:
+                number, kind = int((tensor.abs() > most).sum()), f"of more than {most:g}"
+            return f"{name} holds {number} numbers {kind}"
     return None
 
 
@@ -94,20 +103,16 @@ def take_snapshot(learner: PolicyLearner) -> TrainingSnapshot:
     )
 
 
-def own_pieces(
-    learner: PolicyLearner, padded: bool = False, as_computed: bool = False
-) -> Iterator[tuple[str, torch.Tensor]]:
+def own_pieces(learner: PolicyLearner, padded: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
     """This rank's part of each trained parameter's float32 weight and moments, by their names in a checkpoint; flat.
 
-    padded: with what ZeRO-3 fills up the last rank's part with. as_computed: the weight as the model has it, too.
+    padded: with what ZeRO-3 fills up the last rank's part with.
     """
     from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state
 
     for name, parameter in _trained(learner):
         pieces = {"weight": safe_get_local_fp32_param(parameter)}
         pieces |= {moment: safe_get_local_optimizer_state(parameter, moment) for moment in MOMENTS}
-        if as_computed:
-            pieces[f"weight in {parameter.dtype}"] = parameter.ds_tensor.data
         for kind, piece in pieces.items():
             own = piece.numel() if padded else max(0, parameter.ds_numel - learner.rank * piece.numel())
             yield f"{kind}/{name}", piece[:own]
@@ -116,7 +121,7 @@ def own_pieces(
 def load_training_state(learner: PolicyLearner, folder: Path) -> None:
     """Takes over what any number of snapshots wrote. Raises UserError where the shards do not hold this model.
 
-    Raises Unusable, before anything is changed, where they hold numbers that are not finite.
+    Raises Unusable, before anything is changed, where they hold numbers that are broken.
     """
     import deepspeed
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
@@ -155,7 +160,7 @@ def read_pieces(folder: Path, kind: str = "") -> dict[str, torch.Tensor]:
 
 
 def check_policy_files(folder: Path) -> None:
-    """Raises Unusable where a weight in the checkpoint's `policy/` is not finite."""
+    """Raises Unusable where a weight in the checkpoint's `policy/` is broken."""
     from safetensors import safe_open
 
     for file in sorted((folder / "policy").glob("*.safetensors")):

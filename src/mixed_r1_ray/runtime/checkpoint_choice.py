@@ -38,9 +38,9 @@ def choose_checkpoint(
 ) -> tuple[Checkpoint, list[str]]:
     """The checkpoint that `which` names (a step, `latest` or `best` by `metric`), every file verified.
 
-    use: called with it; it may raise Unusable. The second value names the faults of those that `latest` and `best` passed
-    over. Raises UserError, with the valid names, where there is no such checkpoint, and with the fault where a step's is
-    unusable.
+    use: called with it; it may raise Unusable. The second value names the faults of those that `latest` and `best`
+    passed over. Raises UserError, with the valid names, where there is no such checkpoint, and with the fault where it
+    is unusable.
     """
     steps = checkpoints.steps_of(run.checkpoints)
     if not steps:

@@ -1,7 +1,7 @@
 """Which keys may differ when a run is continued. Every key of the schema stands in one of the two lists.
 
 MAY_CHANGE: where and how fast things are computed, when the run gives up waiting or stops, what is evaluated, kept and
-told. Sums may be taken in another order, so a curve may differ by rounding; what is learned from which data is the same.
+told. Sums may be taken in another order, so a curve may differ by rounding; what is learned from what is the same.
 ANOTHER_RUN: all else.
 
 Evaluation among the former: held-out answers change no weight. Evaluations of other prompts are never compared with

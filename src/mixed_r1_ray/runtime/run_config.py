@@ -18,7 +18,7 @@ HEADER = "# A run of mixed_r1_ray. Run it again with `python -m mixed_r1_ray.mai
 
 
 def check_same_run(path: Path, config: Config) -> list[str]:
-    """Raises UserError where a key that makes another run was changed; returns what else was, and other package versions.
+    """Raises UserError where a key that makes another run was changed; returns what else was, package versions too.
 
     Lengths of schedules count as what they come to: without keys of their own they follow `run.max_steps`.
     """
@@ -41,8 +41,8 @@ def check_same_run(path: Path, config: Config) -> list[str]:
     told = [f"continued with {change}" for key, change in changed.items() if key != "run.resume"]
     if "run.max_steps" in changed and config.algo.max_staleness:
         told.append(
-            f"algo.max_staleness {config.algo.max_staleness}: what a run that had reached its end generates next comes from "
-            "newer weights than without a stop"
+            f"algo.max_staleness {config.algo.max_staleness}: what a run that had reached its end generates next comes "
+            "from newer weights than without a stop"
         )
     return told + [
         f"continued with {package} {version} where the run began with {versions[package]}"
