@@ -242,7 +242,8 @@ def _zero3_engine(config: Config, device: torch.device):
     # a start that is killed meanwhile leaves a lock behind for which all later ones would wait.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend=dist.get_backend(), dist_init_required=False)
-    zero3_for_loading = HfDeepSpeedConfig(settings)  # from_pretrained consults it for as long as it lives
+    buffers_in_float32 = {"data_types": settings["data_types"] | {"keep_in_fp32_modules": ["*"]}}
+    zero3_for_loading = HfDeepSpeedConfig(settings | buffers_in_float32)  # from_pretrained consults it while it lives
     policy = load_policy(config.model, config.rollout.temperature, config.learner.freeze)
     del zero3_for_loading
     restore_buffers(policy.model, getattr(torch, config.model.dtype))
@@ -275,7 +276,7 @@ def _deepspeed_settings(config: Config) -> dict:
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": config.model.dtype == "bfloat16"},
-        "data_types": {"grad_accum_dtype": "fp32", "keep_in_fp32_modules": ["*"]},  # modules: their buffers
+        "data_types": {"grad_accum_dtype": "fp32", "keep_in_fp32_modules": []},  # buffers stay as they are restored
         "communication_data_type": "fp32",
         "steps_per_print": 10**9,
     }

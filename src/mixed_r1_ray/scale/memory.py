@@ -71,7 +71,7 @@ def learner_footprint(config: Config, architecture: Architecture, work: Workload
     ranks, trained = learner.num_workers, architecture.trained(learner.freeze, learner.lora_rank)
     held = architecture.parameters + architecture.language.lora_parameters(learner.lora_rank)
     bucket = min(trained, REDUCE_BUCKET)
-    reduced = bucket + min(trained, max(bucket, architecture.largest_parameter))  # the bucket, and a copy laid out by ranks
+    reduced = bucket + min(trained, max(bucket, architecture.largest_parameter))  # the bucket and a copy
     microbatch = learner_row(config, work)
     rows = max(1, learner.microbatch_tokens // microbatch.tokens)
     activations = activation_bytes(architecture.language, microbatch, number, learner.gradient_checkpointing)
