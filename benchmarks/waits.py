@@ -1,12 +1,13 @@
 """What work on two threads takes, alone and beside other work, by how long its threads spin before they sleep.
 
-    python benchmarks/waits.py                         3 minutes; nothing else may run, and it says what did
-    python benchmarks/waits.py rounds=9 size=256 spins=0,300,1000,3000,300000
+    python benchmarks/waits.py                         2 minutes; nothing else may run, and it says what did
+    python benchmarks/waits.py rounds=9 size=256 spins=0,2000,300000
 
 Two kinds of work: a loop of `products` of small matrices (size x size), and `training`, steps of the tiny model's warm
 start, which is the learner's forward and backward. spins: of GOMP_SPINCOUNT, at each barrier; 1,000 take some 40 us; a run has
-what environment.py says, and libgomp's own is 300,000. Each is a process of its own, and beside it two busy ones of two
-threads that wait in the same way, which are halted while it works alone. All take turns, round after round; medians.
+what environment.py says, and libgomp's own is 300,000. Each is a process of its own, and beside it two busy ones, which
+are halted while it works alone: of one thread each, or of busy_threads=2 that wait in the same way. Fair shares of two
+processors make it 2 or 3 times. All take turns, round after round; medians.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import psutil
 from paired import print_head, print_row
 from process import Process
 
-SPINS = "0,300,300000"  # not at all, environment.py's, libgomp's
+SPINS = "0,300,1000,2000,4000,300000"  # not at all, environment.py's, libgomp's
 THREADS = 2
 BUSY = 2
 PRODUCTS, TRAINING = "products", "training"
@@ -35,12 +36,12 @@ PICTURES = 16  # of a training step: one forward of the warm start
 def main(arguments: list[str]) -> None:
     settings = dict(argument.split("=", 1) for argument in arguments)
     rounds, size = int(settings.pop("rounds", 5)), int(settings.pop("size", 512))
-    spins = settings.pop("spins", SPINS).split(",")
+    spins, busy_threads = settings.pop("spins", SPINS).split(","), int(settings.pop("busy_threads", 1))
     if settings or not all(map(str.isdigit, spins)):
         raise SystemExit(__doc__)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         data = _few_pictures(Path(folder))
-        sides = {count: _Side(stack, count, size, folder, data) for count in spins}
+        sides = {count: _Side(stack, count, size, busy_threads, folder, data) for count in spins}
         taken = {(kind, count): [] for kind in (PRODUCTS, TRAINING) for count in spins}
         for number in range(1, rounds + 1):
             for kind, count in taken:
@@ -54,7 +55,7 @@ def main(arguments: list[str]) -> None:
 class _Side:
     """One way of waiting: a process for each kind of work, and the busy ones beside it."""
 
-    def __init__(self, stack: ExitStack, spins: str, size: int, folder: str, data: str):
+    def __init__(self, stack: ExitStack, spins: str, size: int, busy_threads: int, folder: str, data: str):
         def start(serve: Callable, *more: object) -> Process:
             environment = {"GOMP_SPINCOUNT": spins, "OMP_NUM_THREADS": str(THREADS)}
             return stack.enter_context(Process(serve, *more, environment=environment))
@@ -64,7 +65,7 @@ class _Side:
             TRAINING: start(serve_training, f"{folder}/{spins}", data),
         }
         self.count = max(1, round(SECONDS_ALONE / self.workers[PRODUCTS].ready))
-        self.busy = [start(serve_for_ever, size) for _ in range(BUSY)]
+        self.busy = [start(serve_for_ever, size, busy_threads) for _ in range(BUSY)]
         for process in self.busy:
             process.stop()
 
@@ -93,8 +94,8 @@ def serve_products(receive: Callable, send: Callable, size: int) -> None:
         send(_timed(multiply, receive()))
 
 
-def serve_for_ever(receive: Callable, send: Callable, size: int) -> None:
-    multiply, parent = _multiplication(size), os.getppid()
+def serve_for_ever(receive: Callable, send: Callable, size: int, threads: int) -> None:
+    multiply, parent = _multiplication(size, threads), os.getppid()
     send("ready")
     while os.getppid() == parent:
         multiply()
@@ -115,10 +116,10 @@ def serve_training(receive: Callable, send: Callable, folder: str, data: str) ->
     warm_start(folder, "internvl", data, steps=10**6, threads=THREADS, progress=between_steps)
 
 
-def _multiplication(size: int) -> Callable[[], object]:
+def _multiplication(size: int, threads: int = THREADS) -> Callable[[], object]:
     import torch
 
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(threads)
     one, other = torch.rand(size, size), torch.rand(size, size)
     return lambda: one @ other
 

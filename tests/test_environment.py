@@ -33,7 +33,7 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize(
     "own, spins",
-    [({}, 300), ({"OMP_WAIT_POLICY": "ACTIVE"}, 30_000_000_000), ({"OMP_WAIT_POLICY": "PASSIVE"}, 0), ({"GOMP_SPINCOUNT": "7"}, 7)],
+    [({}, 2000), ({"OMP_WAIT_POLICY": "ACTIVE"}, 30_000_000_000), ({"OMP_WAIT_POLICY": "PASSIVE"}, 0), ({"GOMP_SPINCOUNT": "7"}, 7)],
     ids=["default", "a policy of one's own", "another", "a count of one's own"],
 )
 def test_threads_that_wait_soon_sleep_unless_the_user_says_otherwise(own, spins):
@@ -70,5 +70,5 @@ def test_workers_of_a_cluster_that_is_there_get_what_the_driver_has(join, job, o
     override = os.environ.get("RAY_OVERRIDE_JOB_RUNTIME_ENV") == "1"
     merged = _merge_runtime_env({"working_dir": ".", "env_vars": job}, asked["runtime_env"], override)
     assert asked["address"] == ADDRESS
-    default = {} if own or job else {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "300"}
+    default = {} if own or job else {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
     assert merged == {"working_dir": ".", "env_vars": default | own | job}

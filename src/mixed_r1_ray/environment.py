@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mixed_r1_ray.config import Config
 
-# How threads of an OpenMP team wait for each other (choice): they spin 300 times, some 10 us, and sleep. Left alone, libgomp
+# How threads of an OpenMP team wait for each other (choice): they spin 2,000 times, some 80 us, and sleep. Left alone, libgomp
 # (torch's) spins for some 8 ms at each barrier, and libomp for 200, on cores that others want: docs/benchmarks.md.
-WAITS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "300"}
+WAITS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
 SAY_HOW_TO_WAIT = (*WAITS, "KMP_BLOCKTIME")
 # Inherited by every process of a cluster that is started here.
 LOCAL_CLUSTER = {

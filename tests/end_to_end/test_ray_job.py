@@ -90,7 +90,7 @@ def test_submitted_job_trains_on_the_running_cluster_and_leaves_it_running(head,
     of_actors = {command: policy for command, policy in waits.items() if "Worker." in command}
     for role in ("RolloutWorker", "LearnerWorker", "ReferenceWorker", "DataWorker"):
         assert any(role in command for command in of_actors), (role, waits)
-    assert set(of_actors.values()) == {("PASSIVE", "300")}, of_actors
+    assert set(of_actors.values()) == {("PASSIVE", "2000")}, of_actors
 
 
 def _await_no_actors(mark: str, timeout_s: float = 60.0) -> None:

@@ -154,7 +154,7 @@ def test_all_that_listens_listens_on_loopback_alone(plain_run):
 def test_threads_that_wait_for_each_other_soon_sleep_in_every_actor(plain_run):
     for role in ("RolloutWorker", "LearnerWorker", "ReferenceWorker", "DataWorker"):
         assert any(role in command for command in plain_run.waits), role
-    assert set(plain_run.waits.values()) == {("PASSIVE", "300")}, plain_run.waits
+    assert set(plain_run.waits.values()) == {("PASSIVE", "2000")}, plain_run.waits
 
 
 def test_tiny_run_stays_below_the_memory_bound(watched_run):
