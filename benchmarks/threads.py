@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
 
 def _started(case: str, number: int) -> Process:
     words = case.split(",") if case != CONFIGURED else []
-    settings = ["learner.learning_rate=0", "learner.warmup_steps=0", f"run.name=threads_{number}"]
+    settings = ["learner.learning_rate=0", "learner.warmup_steps=0", "reference.num_workers=1", f"run.name=threads_{number}"]
     settings += [word for word in words if "=" in word]
     environment = SPINNING if "spinning" in words else {}
     return Process(serve_loop, settings, "early" in words, environment=environment)

@@ -35,13 +35,13 @@ def test_needs_are_summed_over_roles():
         *("rollout.num_workers=3", "rollout.cpus_per_worker=2", "rollout.gpus_per_worker=2"),
         *("reward.num_workers=1", "reward.cpus_per_worker=0.5"),
         *("learner.num_workers=4", "learner.cpus_per_worker=1", "learner.gpus_per_worker=1"),
-        *("reference.cpus_per_worker=1", "reference.gpus_per_worker=1"),
+        *("reference.num_workers=1", "reference.cpus_per_worker=1", "reference.gpus_per_worker=1"),
     )
     assert plan.needed() == {"CPU": 0.5 + 6 + 0.5 + 4 + 1, "GPU": 6 + 4 + 1}
 
 
 def test_no_reference_without_kl():
-    assert plan_of().role("reference").count == 1
+    assert plan_of().role("reference").count == 2
     assert plan_of("algo.beta=0").role("reference") is None
 
 
@@ -54,7 +54,7 @@ def test_shortage_shows_terms_sum_what_is_there_and_what_to_lower():
     with pytest.raises(UserError) as caught:
         plan.check({"CPU": 2.0, "memory": 1e9})
     assert str(caught.value) == (
-        "data 1 x 0.1 + rollout 3 x 0.5 + reward 1 x 0.1 + learner 1 x 1 + reference 1 x 0.2 = 2.9 CPUs "
+        "data 1 x 0.1 + rollout 3 x 0.5 + reward 1 x 0.1 + learner 1 x 1 + reference 2 x 0.2 = 3.1 CPUs "
         "needed, 2 available; lower rollout.num_workers or rollout.cpus_per_worker, or give Ray more CPUs"
     )
 

@@ -33,6 +33,7 @@ TINY = (
     "rollout.prompts_per_step=8",
     "rollout.group_size=4",
     "rollout.max_new_tokens=24",
+    "reference.num_workers=1",  # a start less
     "learner.lr_scheduler=cosine",  # so that a step that is done again with another rate shows
     "learner.warmup_steps=2",
     "learner.schedule_steps=6",
