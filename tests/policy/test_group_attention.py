@@ -74,9 +74,17 @@ def test_outputs_and_gradients_are_those_of_masked_attention(key_heads, groups):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_lengths_far_apart_and_large_scores_stay_exact(dtype, tolerance):
-    """Padded queries and keys may have scores far above what stands for the real ones: none may leak, none overflow."""
     for ours, expected in compared(UNEVEN, 2, dtype):
         torch.testing.assert_close(ours, expected, rtol=tolerance, atol=tolerance * expected.abs().max().item())
+
+
+def test_padding_does_not_overflow_where_scores_are_far_above_those_of_the_token_it_repeats():
+    """exp of hundreds is infinite, and infinity times the gradient 0 of padding is not a number."""
+    length, generator = len(written_out_mask(UNEVEN)), torch.Generator().manual_seed(0)
+    shapes = [(1, heads, length, HEAD_SIZE) for heads in (HEADS, 2, 2)]
+    inputs = [(torch.randn(shape, generator=generator) * 30).requires_grad_() for shape in shapes]
+    gradients = torch.autograd.grad(planned(UNEVEN)(*inputs, scale=SCALE).sum(), inputs)
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 def test_autograd_keeps_inputs_outputs_and_a_number_a_query_and_head():
